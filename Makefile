@@ -1,0 +1,47 @@
+# One command each. Everything runs in .venv, made by uv where that is on the PATH, else by pip.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test ui bench lint check
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+demo: $(INSTALLED) ## sample usage through the whole pipeline: invoices, and the laws they keep
+	@$(BIN)/metering demo
+
+test: $(INSTALLED) ## the whole test suite, on a PostgreSQL of its own
+	@$(BIN)/python -m pytest
+
+ui: $(INSTALLED) ## Dagster's web page and daemon on the home's database
+	@$(BIN)/metering ui
+
+bench: $(INSTALLED) ## speed, as ratios within one run
+	@$(BIN)/python -m benchmarks
+
+lint: check ## every linter
+	@$(BIN)/sqlfluff lint dbt_project/models
+
+check: $(INSTALLED) ## the linters that take seconds
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+install: $(INSTALLED) ## the environment, anew when the requirements have changed
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "Installing the packages into .venv (once) ..."
+	@if command -v uv > /dev/null; then \
+		uv venv --quiet --allow-existing --python "$(PYTHON)" .venv && \
+		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e . --group dev; \
+	else \
+		export PYTHONWARNINGS=ignore; \
+		"$(PYTHON)" -m venv .venv && \
+		$(BIN)/python -m pip install --quiet --upgrade pip && \
+		$(BIN)/python -m pip install --quiet -c constraints.txt -e . --group dev; \
+	fi
+	@touch $@

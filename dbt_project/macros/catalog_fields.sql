@@ -1,0 +1,210 @@
+{#
+  The catalog's tables as they are loaded: the key and each column's kind, in the order of the tables
+  of schema catalog. A kind that ends in ? may be empty. Everything arrives as text; this is the one
+  place that says what a column must look like, how it is cast, and what to tell whoever wrote it.
+#}
+{% macro catalog_tables() -%}
+    {{ return({
+        'currencies': {
+            'key': ['currency'],
+            'columns': {'currency': 'text', 'minor_digits': 'minor_digits'},
+        },
+        'legal_entities': {
+            'key': ['legal_entity'],
+            'columns': {'legal_entity': 'text', 'name': 'text', 'series': 'text'},
+        },
+        'tenants': {
+            'key': ['tenant_id'],
+            'columns': {'tenant_id': 'text', 'name': 'text', 'legal_entity': 'text', 'billable': 'boolean'},
+        },
+        'metrics': {
+            'key': ['metric'],
+            'columns': {
+                'metric': 'text', 'event_type': 'text', 'aggregation': 'count|sum|min|max|latest',
+                'value_property': 'text?', 'dimensions': 'names', 'unit': 'text', 'filter': 'object',
+                'description': 'text',
+            },
+        },
+        'plans': {
+            'key': ['plan_id'],
+            'columns': {
+                'plan_id': 'text', 'name': 'text', 'currency': 'text', 'billing_interval': 'month',
+                'minimum_document_amount': 'number',
+            },
+        },
+        'charges': {
+            'key': ['charge_id', 'version'],
+            'columns': {
+                'charge_id': 'text', 'version': 'whole', 'plan_id': 'text', 'component': 'usage|flat',
+                'metric': 'text?', 'dimension_route': 'object', 'charge_model': 'per_unit|graduated|flat',
+                'timing': 'arrears|advance', 'description': 'text', 'effective_from': 'date',
+            },
+        },
+        'charge_tiers': {
+            'key': ['charge_id', 'version', 'tier'],
+            'columns': {
+                'charge_id': 'text', 'version': 'whole', 'tier': 'whole', 'up_to': 'number?',
+                'unit_amount': 'number', 'flat_amount': 'number',
+            },
+        },
+        'subscriptions': {
+            'key': ['subscription_id', 'version'],
+            'columns': {
+                'subscription_id': 'text', 'version': 'whole', 'tenant_id': 'text', 'plan_id': 'text',
+                'time_zone': 'zone', 'anchor_date': 'date', 'anchor_time': 'time', 'started_at': 'instant',
+                'ended_at': 'instant?', 'recorded_at': 'instant', 'recorded_by': 'text',
+            },
+        },
+        'tax_rates': {
+            'key': ['tenant_id', 'tax_code', 'effective_from'],
+            'columns': {'tenant_id': 'text', 'tax_code': 'text', 'rate': 'number', 'effective_from': 'date'},
+        },
+        'corrections': {
+            'key': ['correction_id'],
+            'columns': {
+                'correction_id': 'text', 'subscription_id': 'text', 'charge_id': 'text',
+                'period_start': 'instant', 'version': 'whole', 'recorded_by': 'text', 'reason': 'text',
+                'recorded_at': 'instant',
+            },
+        },
+    }) }}
+{%- endmacro %}
+
+{# Columns that must be found in another table: (table, columns, the other table, its columns). #}
+{% macro catalog_references() -%}
+    {{ return([
+        ('tenants', ['legal_entity'], 'legal_entities', ['legal_entity']),
+        ('plans', ['currency'], 'currencies', ['currency']),
+        ('charges', ['plan_id'], 'plans', ['plan_id']),
+        ('charges', ['metric'], 'metrics', ['metric']),
+        ('charge_tiers', ['charge_id', 'version'], 'charges', ['charge_id', 'version']),
+        ('subscriptions', ['tenant_id'], 'tenants', ['tenant_id']),
+        ('subscriptions', ['plan_id'], 'plans', ['plan_id']),
+        ('tax_rates', ['tenant_id'], 'tenants', ['tenant_id']),
+        ('corrections', ['charge_id', 'version'], 'charges', ['charge_id', 'version']),
+        ('corrections', ['subscription_id'], 'subscriptions', ['subscription_id']),
+    ]) }}
+{%- endmacro %}
+
+{# Whether a text can be cast to its kind; guarded by case, so that nothing is cast before it is known to fit. #}
+{% macro catalog_fits(column, kind) -%}
+    {%- if kind == 'text' -%}
+        octet_length({{ column }}) between 1 and 255 and {{ column }} = btrim({{ column }})
+    {%- elif kind == 'number' -%}
+        {{ column }} ~ '^-?[0-9]{1,20}([.][0-9]{1,18})?$'
+    {%- elif kind == 'whole' -%}
+        {{ column }} ~ '^(0|[1-9][0-9]{0,8})$'
+    {%- elif kind == 'minor_digits' -%}
+        {{ column }} ~ '^[0-6]$'
+    {%- elif kind == 'boolean' -%}
+        {{ column }} in ('true', 'false')
+    {%- elif kind == 'date' -%}
+        case
+            when {{ column }} ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' then pg_input_is_valid({{ column }}, 'date')
+            else false
+        end
+    {%- elif kind == 'time' -%}
+        case
+            when {{ column }} ~ '^[0-9]{2}:[0-9]{2}(:[0-9]{2})?$' then {{ column }} < '24'
+                and pg_input_is_valid({{ column }}, 'time')
+            else false
+        end
+    {%- elif kind == 'instant' -%}
+        case
+            when {{ column }} ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})$'
+                then pg_input_is_valid({{ column }}, 'timestamptz')
+            else false
+        end
+    {%- elif kind == 'zone' -%}
+        case
+            when {{ column }} ~ '^(UTC|[A-Z][A-Za-z_-]+(/[A-Z][A-Za-z_-]+)+|Etc/GMT[+-][0-9]{1,2})$'
+                then pg_input_is_valid('2000-01-01 00:00 ' || {{ column }}, 'timestamptz')
+            else false
+        end
+    {%- elif kind == 'object' -%}
+        case
+            when pg_input_is_valid({{ column }}, 'jsonb') then jsonb_typeof({{ column }}::jsonb) = 'object'
+            else false
+        end
+    {%- elif kind == 'names' -%}
+        case
+            when pg_input_is_valid({{ column }}, 'jsonb') then case
+                when jsonb_typeof({{ column }}::jsonb) = 'array'
+                    then not jsonb_path_exists({{ column }}::jsonb, '$[*] ? (@.type() != "string")')
+                else false
+            end
+            else false
+        end
+    {%- else -%}
+        {{ column }} in ('{{ kind.split("|") | join("', '") }}')
+    {%- endif -%}
+{%- endmacro %}
+
+{# What to tell whoever wrote a value that does not fit. #}
+{% macro catalog_expectation(kind) -%}
+    {%- set words = {
+        'text': 'write a text of 1 to 255 bytes without spaces around it',
+        'number': 'write a decimal number with a point, as 12.5 (at most 20 digits before and 18 after it)',
+        'whole': 'write a whole number, as 1',
+        'minor_digits': 'write the number of digits after the point, 0 to 6',
+        'boolean': 'write true or false',
+        'date': 'write a date, as 2026-01-31',
+        'time': 'write a time of day, as 00:00',
+        'instant': 'write an instant with its offset, as 2026-01-31T00:00:00+01:00',
+        'zone': 'write a time zone of the tz database, as Europe/Berlin or UTC',
+        'object': 'write a JSON object, as {"model": "small"} or {}',
+        'names': 'write a JSON array of property names, as ["model"] or []',
+    } -%}
+    {{ words.get(kind) or 'write one of: ' ~ kind.replace('|', ', ') }}
+{%- endmacro %}
+
+{# A text cast to its kind; an empty one is null. #}
+{% macro catalog_cast(column, kind) -%}
+    {%- if kind == 'number' -%}
+        trim_scale({{ column }}::numeric)
+    {%- elif kind in ('whole', 'minor_digits') -%}
+        {{ column }}::integer
+    {%- elif kind in ('boolean', 'date', 'time') -%}
+        {{ column }}::{{ kind }}
+    {%- elif kind == 'instant' -%}
+        {{ column }}::timestamptz
+    {%- elif kind == 'object' -%}
+        {{ column }}::jsonb
+    {%- elif kind == 'names' -%}
+        array(select jsonb_array_elements_text({{ column }}::jsonb))
+    {%- else -%}
+        {{ column }}
+    {%- endif -%}
+{%- endmacro %}
+
+{# A table's rows, each column cast where it fits and null where it does not. #}
+{% macro catalog_typed(table) -%}
+    {%- set columns = catalog_tables()[table]['columns'] -%}
+    select
+        {%- for column, kind in columns.items() %}
+        {% if kind.rstrip('?') == 'names' -%}
+        case when {{ catalog_fits(column, 'names') }} then {{ column }}::jsonb end as {{ column }}
+        {%- else -%}
+        case when {{ catalog_fits(column, kind.rstrip('?')) }} then {{ catalog_cast(column, kind.rstrip('?')) }} end as {{ column }}
+        {%- endif -%}
+        {{ ',' if not loop.last }}
+        {%- endfor %}
+    from {{ ref(table) }}
+{%- endmacro %}
+
+{# A row's key as people read it. #}
+{% macro catalog_key(columns, relation=none) -%}
+    concat_ws(' ',
+        {%- for column in columns %} {{ relation ~ '.' if relation else '' }}{{ column }}::text{{ ',' if not loop.last }}{% endfor -%}
+    )
+{%- endmacro %}
+
+{# Whether two dimension routes can hold the same usage: they have no dimension in which they differ. #}
+{% macro routes_meet(first, second) -%}
+    not exists (
+        select 1
+        from jsonb_each({{ first }}) as one
+        inner join jsonb_each({{ second }}) as other on one.key = other.key
+        where one.value <> other.value
+    )
+{%- endmacro %}

@@ -1,0 +1,77 @@
+{#
+  The one place where an event becomes the metrics' values. Reads a relation of ledger events and gives a
+  row for each event and metric that reads its type and passes its filter: the relation's columns, and
+
+  metric, dimensions  the bucket's key; a missing dimension is null, a dimension's value is text
+  value               numeric; count: 1, otherwise the value property or, without one, the quantity
+  unreadable          null, or why the value cannot be read: value_missing, value_not_a_number, dimension_too_long
+#}
+{% macro metric_events(events) -%}
+select
+    events.*,
+    metrics.metric,
+    case
+        when cardinality(metrics.dimensions) = 0 then '{}'::jsonb
+        else declared.dimensions
+    end as dimensions,
+    case
+        when metrics.aggregation = 'count' then 1
+        when metrics.value_property is null then events.quantity
+        when pg_input_is_valid(events.properties ->> metrics.value_property, 'numeric')
+            and (events.properties ->> metrics.value_property) !~* '(nan|inf)'
+            then (events.properties ->> metrics.value_property)::numeric
+    end as value,
+    case
+        when declared.longest > 255 then 'dimension_too_long'
+        when metrics.aggregation = 'count' or metrics.value_property is null then null
+        when events.properties ->> metrics.value_property is null then 'value_missing'
+        when not pg_input_is_valid(events.properties ->> metrics.value_property, 'numeric')
+            or (events.properties ->> metrics.value_property) ~* '(nan|inf)'
+            then 'value_not_a_number'
+    end as unreadable
+from {{ events }} as events
+inner join catalog.metrics
+    on events.event_type = metrics.event_type
+        and events.properties @> metrics.filter
+left join lateral (
+    select
+        jsonb_object_agg(dimension, events.properties ->> dimension) as dimensions,
+        max(octet_length(events.properties ->> dimension)) as longest
+    from unnest(metrics.dimensions) as dimension
+) as declared on cardinality(metrics.dimensions) > 0
+{%- endmacro %}
+
+{# The figures of a set of metric events in which an event that is taken back has sign -1. #}
+{% macro bucket_figures() -%}
+sum(sign) as event_count,
+    count(*) filter (where sign < 0) as voided_count,
+    sum(sign * value) as value_sum,
+    min(value) filter (where sign > 0) as value_min,
+    max(value) filter (where sign > 0) as value_max,
+    (array_agg(value order by occurred_at desc, fingerprint desc) filter (where sign > 0))[1] as value_latest,
+    max(occurred_at) filter (where sign > 0) as latest_at,
+    (array_agg(fingerprint order by occurred_at desc, fingerprint desc) filter (where sign > 0))[1]
+        as latest_fingerprint,
+    sum(sign * {{ digest_term('fingerprint') }}) as event_digest,
+    sum(sign * {{ digest_term('payload_hash') }}) as payload_digest
+{%- endmacro %}
+
+{# The figures of buckets merged: contributions into hours, hours into days, pieces into slices. #}
+{% macro merged_figures(buckets) -%}
+sum({{ buckets }}.event_count) as event_count,
+    sum({{ buckets }}.value_sum) as value_sum,
+    min({{ buckets }}.value_min) as value_min,
+    max({{ buckets }}.value_max) as value_max,
+    (array_agg({{ buckets }}.value_latest order by {{ buckets }}.latest_at desc nulls last, {{ buckets }}.latest_fingerprint desc))[1]
+        as value_latest,
+    max({{ buckets }}.latest_at) as latest_at,
+    (array_agg({{ buckets }}.latest_fingerprint order by {{ buckets }}.latest_at desc nulls last, {{ buckets }}.latest_fingerprint desc))[1]
+        as latest_fingerprint,
+    sum({{ buckets }}.event_digest) as event_digest,
+    sum({{ buckets }}.payload_digest) as payload_digest
+{%- endmacro %}
+
+{# The columns that merged_figures and bucket_figures give, in order. #}
+{% macro figure_columns() -%}
+event_count, value_sum, value_min, value_max, value_latest, latest_at, latest_fingerprint, event_digest, payload_digest
+{%- endmacro %}

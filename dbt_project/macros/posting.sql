@@ -1,0 +1,30 @@
+{#
+  The project's own materialization. A model is a script: its statements run in order, in ONE
+  transaction, under the pipeline's lock, on tables that the schema files own. So a queue is
+  consumed, its work done and the next queue written together or not at all; readers see the
+  state before or the state after; a full refresh changes nothing, since nothing is dropped.
+#}
+{% materialization posting, adapter='postgres' %}
+    {%- set target_relation = this.incorporate(type='table') -%}
+    {%- if load_cached_relation(this) is none -%}
+        {{ exceptions.raise_compiler_error(this ~ ' does not exist: tables are made by the schema files (metering db start).') }}
+    {%- endif -%}
+
+    {{ run_hooks(pre_hooks, inside_transaction=False) }}
+    {{ run_hooks(pre_hooks, inside_transaction=True) }}
+    {% call statement('lock') %}
+        select pg_advisory_xact_lock({{ pipeline_lock() }})
+    {% endcall %}
+    {% call statement('main') %}
+        {{ sql }}
+    {% endcall %}
+    {{ run_hooks(post_hooks, inside_transaction=True) }}
+    {{ adapter.commit() }}
+    {{ run_hooks(post_hooks, inside_transaction=False) }}
+
+    {{ return({'relations': [target_relation]}) }}
+{% endmaterialization %}
+
+{# The number of the one advisory lock that every writing transaction of the pipeline takes
+   (postgres.PIPELINE_LOCK in Python: a house test compares them). #}
+{% macro pipeline_lock() %}7304211{% endmacro %}

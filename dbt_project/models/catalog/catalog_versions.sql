@@ -1,0 +1,94 @@
+{{ config(materialized='posting', full_refresh=false, alias='versions') }}
+
+{%- set tables = catalog_tables() %}
+
+-- Publishes the catalog as a whole: validated, cast, moved in one transaction, so that a reader sees the
+-- old one or the new one. A content not seen before the last time is a new version.
+
+set local time zone 'UTC';
+
+-- 1. Nothing is published while there is a problem: {{ ref('catalog_problems') }}.
+do $$
+declare
+    problem_count bigint;
+    listing text;
+begin
+    select
+        count(*),
+        string_agg(line, e'\n' order by line) filter (where place <= 20)
+    into problem_count, listing
+    from (
+        select
+            format(
+                '  %s%s%s%s: %s',
+                catalog_table,
+                ' row "' || nullif(row_key, '') || '"',
+                ' column ' || nullif(column_name, ''),
+                ' value "' || value || '"',
+                problem
+            ) as line,
+            row_number() over (order by catalog_table, row_key, column_name, problem) as place
+        from {{ ref('catalog_problems') }}
+    ) as problems;
+    if problem_count > 0 then
+        raise exception e'the catalog has % problem(s) and was not published; the first ones:\n%',
+            problem_count, listing
+            using hint = 'Correct these rows of the seeds (dbt_project/seeds) or of your own catalog tables, '
+            'and run again. All of them: select * from staging.catalog_problems';
+    end if;
+end
+$$;
+
+-- 2. Move. The references between the tables are checked at the end of the transaction.
+{% for table, fields in tables.items() -%}
+delete from catalog.{{ table }};
+
+insert into catalog.{{ table }} (
+    {{ fields['columns'].keys() | join(', ') }}
+)
+select
+    {%- for column, kind in fields['columns'].items() %}
+    {{ catalog_cast(column, kind.rstrip('?')) }}{{ ',' if not loop.last }}
+    {%- endfor %}
+from {{ ref(table) }};
+
+{% endfor -%}
+-- 3. A new version if the content differs from the last one's; then the drafts are of yesterday.
+with content as (
+    {% for table, fields in tables.items() -%}
+    select
+        {{ loop.index }} as place,
+        '{{ table }}' || e'\n' || coalesce(string_agg(
+            to_jsonb({{ table }})::text, e'\n' order by {{ catalog_key(fields['key'], table) }} collate "C"
+        ), '') as lines
+    from catalog.{{ table }}
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
+),
+
+digest as (
+    select encode(sha256(convert_to(string_agg(lines, e'\n' order by place), 'UTF8')), 'hex') as content_sha256
+    from content
+),
+
+published as (
+    insert into {{ this }} (content_sha256, published_at)
+    select
+        digest.content_sha256,
+        now()
+    from digest
+    where digest.content_sha256 is distinct from (
+        select versions.content_sha256
+        from {{ this }}
+        order by versions.catalog_version desc
+        limit 1
+    )
+    returning catalog_version
+)
+
+update invoices.draft_state
+set stale = true
+where exists (
+    select 1
+    from published
+)

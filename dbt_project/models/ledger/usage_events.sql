@@ -1,0 +1,264 @@
+{{ config(
+    materialized='posting',
+    full_refresh=false,
+    pre_hook={'sql': "{{ ensure_ledger_partitions() }}", 'transaction': false},
+) }}
+
+-- Posts the landing hours of the window: each distinct event once, its further copies, its voids, and
+-- what the rollups owe from now on. A copy is the owner if it is the smallest by (landed hour, file key,
+-- line), whatever order the hours are posted in; so a second run, or another order, gives the same rows.
+
+-- 1. The batch: what the current versions of the files hold.
+create temporary table batch on commit drop as
+select
+    case when events.void then 'void' else 'event' end as kind,
+    events.tenant_id,
+    events.event_type,
+    events.occurred_at,
+    events.correlation_id,
+    {{ fingerprint('events') }} as fingerprint,
+    {{ payload_hash('events') }} as payload_hash,
+    trim_scale(events.quantity) as quantity,
+    events.properties,
+    events.landed_hour,
+    events.file_id,
+    events.line_number,
+    files.file_key
+from {{ source('landing', 'usage_events') }} as events
+inner join {{ source('landing', 'files') }} as files on events.file_id = files.file_id
+where
+    events.landed_hour >= {{ window_start() }}
+    and events.landed_hour < {{ window_end() }}
+    and files.superseded_by is null;
+
+-- 2. Post it in order. The unique key refuses every further copy; most of the batch is done here.
+create temporary table accepted (
+    like ledger.usage_events
+) on commit drop;
+
+with posted as (
+    insert into {{ this }}
+    select
+        {{ ledger_columns() }}
+    from batch
+    where kind = 'event'
+    order by landed_hour, occurred_at, fingerprint, file_key collate "C", line_number
+    on conflict do nothing
+    returning *
+)
+
+insert into accepted
+select * from posted;
+
+analyze batch, accepted;
+
+-- 3. What must be classified: copies not accepted, voids, and copies of superseded file versions.
+create temporary table superseded on commit drop as
+select
+    file_id,
+    file_key
+from {{ source('landing', 'files') }}
+where
+    superseded_by is not null
+    and landed_hour >= {{ window_start() }}
+    and landed_hour < {{ window_end() }};
+
+create temporary table contested on commit drop as
+select
+    batch.occurred_at,
+    batch.fingerprint
+from batch
+left join accepted on batch.file_id = accepted.file_id and batch.line_number = accepted.line_number
+where accepted.file_id is null
+{% for table in ['usage_events', 'duplicates', 'conflicts', 'voids'] -%}
+union
+select
+    {{ table }}.occurred_at,
+    {{ table }}.fingerprint
+from ledger.{{ table }}
+inner join superseded on {{ table }}.file_id = superseded.file_id
+where
+    {{ table }}.landed_hour >= {{ window_start() }}
+    and {{ table }}.landed_hour < {{ window_end() }}
+{% endfor %};
+
+analyze contested;
+
+create temporary table before on commit drop as
+{{ contested_state() }};
+
+-- 4. All their copies, but those of superseded versions, in order of ownership.
+create temporary table copies on commit drop as
+with known as (
+    {% for table in ['usage_events', 'duplicates', 'conflicts', 'voids'] -%}
+    select
+        {{ {'usage_events': "'event'", 'conflicts': "'event'", 'voids': "'void'", 'duplicates': 'duplicates.kind'}[table] }}
+            as kind,
+        {{ ledger_columns(table) }}
+    from contested
+    inner join ledger.{{ table }}
+        on contested.occurred_at = {{ table }}.occurred_at and contested.fingerprint = {{ table }}.fingerprint
+    union all
+    {% endfor -%}
+    select
+        batch.kind,
+        {{ ledger_columns('batch') }}
+    from contested
+    inner join batch on contested.occurred_at = batch.occurred_at and contested.fingerprint = batch.fingerprint
+),
+
+distinct_copies as (
+    -- a copy that is posted already comes again with the batch: the posted row stays
+    select distinct on (file_id, line_number) *
+    from known
+    order by file_id, line_number, recorded_at
+),
+
+current_copies as (
+    select
+        distinct_copies.*,
+        row_number() over copy_order as copy_number,
+        first_value(distinct_copies.payload_hash) over copy_order as owner_payload_hash
+    from distinct_copies
+    inner join {{ source('landing', 'files') }} as files on distinct_copies.file_id = files.file_id
+    where files.superseded_by is null
+    window copy_order as (
+        partition by distinct_copies.kind, distinct_copies.occurred_at, distinct_copies.fingerprint
+        order by distinct_copies.landed_hour, files.file_key collate "C", distinct_copies.line_number
+    )
+)
+
+select
+    *,
+    case
+        when copy_number = 1 and kind = 'event' then 'usage_events'
+        when copy_number = 1 then 'voids'
+        when kind = 'event' and payload_hash <> owner_payload_hash then 'conflicts'
+        else 'duplicates'
+    end as belongs_to
+from current_copies;
+
+analyze copies;
+
+-- 5. Each copy to its table.
+{% for table in ['usage_events', 'duplicates', 'conflicts', 'voids'] -%}
+delete from ledger.{{ table }}
+using contested
+where
+    {{ table }}.occurred_at = contested.occurred_at
+    and {{ table }}.fingerprint = contested.fingerprint
+    and not exists (
+        select 1
+        from copies
+        where
+            copies.belongs_to = '{{ table }}'
+            and copies.file_id = {{ table }}.file_id
+            and copies.line_number = {{ table }}.line_number
+    );
+
+insert into ledger.{{ table }} (
+    {% if table == 'duplicates' %}kind, {% endif %}tenant_id, event_type, occurred_at, correlation_id, fingerprint,
+    payload_hash, quantity, properties, landed_hour, file_id, line_number, recorded_at
+)
+select
+    {% if table == 'duplicates' %}kind,{% endif %}
+    {{ ledger_columns('copies') }}
+from copies
+where belongs_to = '{{ table }}'
+order by landed_hour, file_id, line_number
+on conflict do nothing;
+
+{% endfor -%}
+-- 6. What only a superseded version held.
+delete from ledger.withdrawn
+where file_key in (select superseded.file_key from superseded);
+
+insert into ledger.withdrawn
+with former as (
+    select
+        superseded.file_key,
+        case when events.void then 'void' else 'event' end as kind,
+        events.*,
+        {{ fingerprint('events') }} as fingerprint,
+        {{ payload_hash('events') }} as payload_hash
+    from {{ source('landing', 'usage_events') }} as events
+    inner join superseded on events.file_id = superseded.file_id
+    where
+        events.landed_hour >= {{ window_start() }}
+        and events.landed_hour < {{ window_end() }}
+)
+
+select distinct on (former.file_key, former.kind, former.fingerprint)
+    former.file_key,
+    former.kind,
+    {{ ledger_columns('former') }}
+from former
+where not exists (
+    select 1
+    from batch
+    where
+        batch.file_key = former.file_key
+        and batch.kind = former.kind
+        and batch.fingerprint = former.fingerprint
+)
+order by former.file_key, former.kind, former.fingerprint, former.file_id desc, former.line_number;
+
+-- 7. What the rollups owe: every key whose contribution this transaction has changed.
+create temporary table after on commit drop as
+{{ contested_state() }};
+
+insert into ledger.pending (landed_hour, tenant_id, event_type, event_hour)
+with changed as (
+    select
+        before.*
+    from before
+    left join after using (occurred_at, fingerprint)
+    where after is distinct from before
+    union all
+    select
+        after.*
+    from after
+    left join before using (occurred_at, fingerprint)
+    where before is distinct from after
+),
+
+booked as (
+    select
+        landed_hour,
+        tenant_id,
+        event_type,
+        occurred_at
+    from accepted
+    union all
+    select
+        greatest(accepted.landed_hour, voids.landed_hour) as landed_hour,
+        accepted.tenant_id,
+        accepted.event_type,
+        accepted.occurred_at
+    from accepted
+    inner join ledger.voids
+        on accepted.occurred_at = voids.occurred_at and accepted.fingerprint = voids.fingerprint
+    union all
+    select
+        landed_hour,
+        tenant_id,
+        event_type,
+        occurred_at
+    from changed
+    union all
+    select
+        greatest(landed_hour, void_landed_hour) as landed_hour,
+        tenant_id,
+        event_type,
+        occurred_at
+    from changed
+    where void_landed_hour is not null
+)
+
+select distinct
+    landed_hour,
+    tenant_id,
+    event_type,
+    {{ hour_of('occurred_at') }} as event_hour
+from booked
+on conflict do nothing

@@ -1,0 +1,327 @@
+{{ config(materialized='posting', full_refresh=false) }}
+
+-- The billing periods of every subscription up to the end of the landed hours, and what is charged in each
+-- (rating.charge_slices). Both are computed as a whole and compared with what stands; only what differs is
+-- written and handed on: spans of time to attribute anew, slices to rate anew.
+-- Depends on the catalog: {{ ref('catalog_versions') }}.
+
+{%- set columns = {
+    'billing_periods': [
+        'subscription_id', 'tenant_id', 'plan_id', 'subscription_version', 'currency', 'time_zone',
+        'period_start', 'period_end', 'full_period_start', 'full_period_end',
+    ],
+    'charge_slices': [
+        'subscription_id', 'charge_id', 'component', 'slice_start', 'slice_end', 'tenant_id',
+        'subscription_version', 'currency', 'minor_digits', 'metric', 'aggregation', 'dimension_route',
+        'charge_version', 'charge_model', 'timing', 'price_sha256', 'charged_days', 'full_days',
+    ],
+} %}
+
+set local time zone 'UTC';
+
+-- 1. The periods: boundaries are the anchor plus k months in local wall time, clamped from the anchor.
+create temporary table wanted_periods on commit drop as
+with horizon as (
+    select max(landed_hour) + interval '1 hour' as instant
+    from landing.hours
+),
+
+subscriptions as (
+    select
+        subscriptions.*,
+        plans.currency,
+        subscriptions.anchor_date + subscriptions.anchor_time as anchor,
+        horizon.instant as horizon,
+        {{ local_day('subscriptions.started_at', 'subscriptions.time_zone') }} as first_day,
+        {{ local_day('least(subscriptions.ended_at, horizon.instant)', 'subscriptions.time_zone') }} as last_day
+    from catalog.current_subscriptions as subscriptions
+    inner join catalog.plans on subscriptions.plan_id = plans.plan_id
+    cross join horizon
+    where subscriptions.started_at < horizon.instant
+),
+
+boundaries as (
+    select
+        subscriptions.subscription_id,
+        walls.wall_time,
+        {{ instant_of('walls.wall_time', 'subscriptions.time_zone') }} as boundary
+    from subscriptions
+    cross join lateral generate_series(
+        {{ months_apart('subscriptions.anchor_date', 'subscriptions.first_day') }} - 1,
+        {{ months_apart('subscriptions.anchor_date', 'subscriptions.last_day') }} + 1
+    ) as months
+    cross join lateral (
+        select subscriptions.anchor + make_interval(months => months) as wall_time
+    ) as walls
+),
+
+full_periods as (
+    select
+        subscription_id,
+        boundary as full_period_start,
+        lead(boundary) over (partition by subscription_id order by wall_time) as full_period_end
+    from boundaries
+)
+
+select
+    subscriptions.subscription_id,
+    subscriptions.tenant_id,
+    subscriptions.plan_id,
+    subscriptions.version as subscription_version,
+    subscriptions.currency,
+    subscriptions.time_zone,
+    greatest(full_periods.full_period_start, subscriptions.started_at) as period_start,
+    least(full_periods.full_period_end, subscriptions.ended_at) as period_end,
+    full_periods.full_period_start,
+    full_periods.full_period_end
+from subscriptions
+inner join full_periods on subscriptions.subscription_id = full_periods.subscription_id
+where
+    full_periods.full_period_end > subscriptions.started_at
+    and greatest(full_periods.full_period_start, subscriptions.started_at)
+    < least(subscriptions.ended_at, subscriptions.horizon);
+
+-- 2. The slices: each charge of the plan in each period, with the version that prices it. A correction says
+-- which, else the last issued line pins it, else it is the one in force on the day the period starts.
+create temporary table wanted_slices on commit drop as
+with plan_charges as (
+    select distinct on (charge_id)
+        charge_id,
+        plan_id,
+        component,
+        version as first_version
+    from catalog.charges
+    order by charge_id, version
+),
+
+corrected as (
+    select distinct on (subscription_id, charge_id, period_start)
+        subscription_id,
+        charge_id,
+        period_start,
+        version
+    from catalog.corrections
+    order by subscription_id, charge_id, period_start, recorded_at desc, correction_id desc
+),
+
+issued as (
+    select distinct on (lines.subscription_id, lines.charge_id, lines.component, lines.slice_start)
+        lines.subscription_id,
+        lines.charge_id,
+        lines.component,
+        lines.slice_start,
+        lines.charge_version
+    from invoices.issued_invoice_lines as lines
+    inner join invoices.issued_invoices as documents on lines.invoice_number = documents.invoice_number
+    order by
+        lines.subscription_id, lines.charge_id, lines.component, lines.slice_start,
+        documents.issued_at desc, documents.series_number desc, lines.line_number desc
+),
+
+versioned as (
+    select
+        periods.*,
+        plan_charges.charge_id,
+        plan_charges.component,
+        plan_charges.first_version,
+        coalesce(
+            corrected.version,
+            issued.charge_version,
+            (
+                select max(charges.version)
+                from catalog.charges
+                where
+                    charges.charge_id = plan_charges.charge_id
+                    and charges.effective_from <= {{ local_day('periods.period_start', 'periods.time_zone') }}
+            )
+        ) as charge_version
+    from wanted_periods as periods
+    inner join plan_charges on periods.plan_id = plan_charges.plan_id
+    left join corrected
+        on periods.subscription_id = corrected.subscription_id
+            and plan_charges.charge_id = corrected.charge_id
+            and periods.period_start = corrected.period_start
+    left join issued
+        on periods.subscription_id = issued.subscription_id
+            and plan_charges.charge_id = issued.charge_id
+            and plan_charges.component = issued.component
+            and periods.period_start = issued.slice_start
+),
+
+prices as (
+    select
+        charge_id,
+        version,
+        encode(sha256(convert_to(
+            string_agg(to_jsonb(charge_tiers)::text, e'\n' order by charge_tiers.tier), 'UTF8'
+        )), 'hex') as price_sha256
+    from catalog.charge_tiers
+    group by charge_id, version
+)
+
+select
+    versioned.subscription_id,
+    versioned.charge_id,
+    versioned.component,
+    versioned.period_start as slice_start,
+    versioned.period_end as slice_end,
+    versioned.tenant_id,
+    versioned.subscription_version,
+    versioned.currency,
+    currencies.minor_digits,
+    charges.metric,
+    metrics.aggregation,
+    charges.dimension_route,
+    versioned.charge_version,
+    charges.charge_model,
+    charges.timing,
+    prices.price_sha256,
+    {{ local_day('versioned.period_end', 'versioned.time_zone') }}
+    - {{ local_day('versioned.period_start', 'versioned.time_zone') }} as charged_days,
+    {{ local_day('versioned.full_period_end', 'versioned.time_zone') }}
+    - {{ local_day('versioned.full_period_start', 'versioned.time_zone') }} as full_days
+from versioned
+inner join catalog.charges
+    on versioned.charge_id = charges.charge_id
+        and coalesce(versioned.charge_version, versioned.first_version) = charges.version
+inner join catalog.currencies on versioned.currency = currencies.currency
+left join catalog.metrics on charges.metric = metrics.metric
+left join prices
+    on versioned.charge_id = prices.charge_id and versioned.charge_version = prices.version
+where
+    -- Usage without a price in force is reported; a fee that is not yet in force is simply not due.
+    versioned.charge_version is not null or versioned.component = 'usage';
+
+-- 3. What differs from what stands is replaced.
+{% for table, wanted, key in [
+    ('billing_periods', 'wanted_periods', ['subscription_id', 'period_start']),
+    ('charge_slices', 'wanted_slices', ['subscription_id', 'charge_id', 'component', 'slice_start']),
+] -%}
+{% for name, these, those in [('old', 'rating.' ~ table, wanted), ('new', wanted, 'rating.' ~ table)] -%}
+create temporary table {{ name }}_{{ table }} on commit drop as
+select {{ columns[table] | join(', ') }}
+from {{ these }}
+except
+select {{ columns[table] | join(', ') }}
+from {{ those }};
+
+{% endfor -%}
+delete from rating.{{ table }}
+using old_{{ table }} as old
+where
+    {%- for column in key %}
+    {{ 'and ' if not loop.first }}{{ table }}.{{ column }} = old.{{ column }}
+    {%- endfor %};
+
+insert into rating.{{ table }} ({{ columns[table] | join(', ') }})
+select {{ columns[table] | join(', ') }}
+from new_{{ table }};
+
+{% endfor -%}
+-- 4. Hand on. A period that came, went or moved concerns all usage in it; a slice, that of its metric. A row
+-- whose span and route stay as they are needs no new attribution.
+with moved_periods as (
+    select
+        coalesce(old.tenant_id, new.tenant_id) as tenant_id,
+        old.period_start as old_start,
+        old.period_end as old_end,
+        new.period_start as new_start,
+        new.period_end as new_end
+    from old_billing_periods as old
+    full join new_billing_periods as new
+        on old.subscription_id = new.subscription_id
+            and old.tenant_id = new.tenant_id
+            and old.period_start = new.period_start
+    where old.period_end is distinct from new.period_end
+),
+
+moved_slices as (
+    select
+        coalesce(old.tenant_id, new.tenant_id) as tenant_id,
+        coalesce(old.metric, new.metric) as metric,
+        old.slice_start as old_start,
+        old.slice_end as old_end,
+        new.slice_start as new_start,
+        new.slice_end as new_end
+    from old_charge_slices as old
+    full join new_charge_slices as new
+        on old.subscription_id = new.subscription_id
+            and old.charge_id = new.charge_id
+            and old.component = new.component
+            and old.tenant_id = new.tenant_id
+            and old.metric = new.metric
+            and old.slice_start = new.slice_start
+    where
+        coalesce(old.metric, new.metric) is not null
+        and (
+            old.slice_end is distinct from new.slice_end
+            or old.dimension_route is distinct from new.dimension_route
+            or (old.charge_version is null) <> (new.charge_version is null)
+        )
+),
+
+ranges as (
+    select
+        moved_periods.tenant_id,
+        metrics.metric,
+        spans.range_start,
+        spans.range_end
+    from moved_periods
+    cross join catalog.metrics
+    cross join lateral (values (old_start, old_end), (new_start, new_end)) as spans (range_start, range_end)
+    union
+    select
+        moved_slices.tenant_id,
+        moved_slices.metric,
+        spans.range_start,
+        spans.range_end
+    from moved_slices
+    cross join lateral (values (old_start, old_end), (new_start, new_end)) as spans (range_start, range_end)
+)
+
+insert into rating.changed_ranges (tenant_id, metric, range_start, range_end)
+select
+    tenant_id,
+    metric,
+    range_start,
+    range_end
+from ranges
+where range_start is not null
+on conflict do nothing;
+
+insert into rating.touched_slices (subscription_id, charge_id, component, slice_start)
+select
+    subscription_id,
+    charge_id,
+    component,
+    slice_start
+from old_charge_slices
+union
+select
+    subscription_id,
+    charge_id,
+    component,
+    slice_start
+from new_charge_slices
+on conflict do nothing;
+
+-- 5. What this was built from; changed slices make the drafts stale.
+update rating.built_from
+set
+    catalog_version = (
+        select max(versions.catalog_version)
+        from catalog.versions
+    ),
+    horizon = (
+        select max(hours.landed_hour) + interval '1 hour'
+        from landing.hours
+    );
+
+update invoices.draft_state
+set stale = true
+where
+    not stale
+    and exists (
+        select 1
+        from rating.touched_slices
+    )

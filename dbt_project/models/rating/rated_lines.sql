@@ -1,0 +1,232 @@
+{{ config(materialized='posting', full_refresh=false) }}
+
+-- Prices the touched slices: a line each, and its tier slices (rating.tier_slices), whose sum it is before it
+-- is rounded. An issued line is rated again only if its usage digest, its span or its version is another
+-- than when it was rated; every line that nobody touched stays as it is.
+-- Depends on {{ ref('period_usage_daily') }}.
+
+set local time zone 'UTC';
+
+-- 1. Take the queue, with the usage of each slice as it is now.
+create temporary table taken on commit drop as
+select *
+from rating.touched_slices;
+
+delete from rating.touched_slices
+using taken
+where
+    touched_slices.subscription_id = taken.subscription_id
+    and touched_slices.charge_id = taken.charge_id
+    and touched_slices.component = taken.component
+    and touched_slices.slice_start = taken.slice_start;
+
+analyze taken;
+
+create temporary table metered on commit drop as
+with figures as (
+    select
+        taken.subscription_id,
+        taken.charge_id,
+        taken.slice_start,
+        {{ merged_figures('usage') }}
+    from taken
+    inner join rating.period_usage_daily as usage
+        on taken.subscription_id = usage.subscription_id
+            and taken.charge_id = usage.charge_id
+            and taken.slice_start = usage.slice_start
+    where taken.component = 'usage'
+    group by taken.subscription_id, taken.charge_id, taken.slice_start
+)
+
+select
+    slices.*,
+    case
+        when slices.component = 'flat' then 1
+        else {{ aggregated_quantity('slices.aggregation', 'figures') }}
+    end as quantity,
+    coalesce(figures.event_count, 0) as event_count,
+    coalesce(figures.event_digest, 0) as event_digest,
+    coalesce(figures.payload_digest, 0) as payload_digest
+from taken
+inner join rating.charge_slices as slices
+    on taken.subscription_id = slices.subscription_id
+        and taken.charge_id = slices.charge_id
+        and taken.component = slices.component
+        and taken.slice_start = slices.slice_start
+left join figures
+    on slices.component = 'usage'
+        and slices.subscription_id = figures.subscription_id
+        and slices.charge_id = figures.charge_id
+        and slices.slice_start = figures.slice_start
+where slices.charge_version is not null;
+
+-- 2. The past is not re-priced by accident: an issued line with the same usage, span and version stays.
+create temporary table settled on commit drop as
+select
+    metered.subscription_id,
+    metered.charge_id,
+    metered.component,
+    metered.slice_start
+from metered
+inner join {{ this }} as lines
+    on metered.subscription_id = lines.subscription_id
+        and metered.charge_id = lines.charge_id
+        and metered.component = lines.component
+        and metered.slice_start = lines.slice_start
+        and metered.currency = lines.currency
+where
+    metered.slice_end = lines.slice_end
+    and metered.charge_version = lines.charge_version
+    and metered.charged_days = lines.charged_days
+    and metered.full_days = lines.full_days
+    and metered.event_digest = lines.event_digest
+    and metered.payload_digest = lines.payload_digest
+    and exists (
+        select 1
+        from invoices.issued_invoice_lines as issued
+        where
+            issued.subscription_id = metered.subscription_id
+            and issued.charge_id = metered.charge_id
+            and issued.component = metered.component
+            and issued.slice_start = metered.slice_start
+            and issued.currency = metered.currency
+    );
+
+{% for table in ['taken', 'metered'] -%}
+delete from {{ table }}
+using settled
+where
+    {{ table }}.subscription_id = settled.subscription_id
+    and {{ table }}.charge_id = settled.charge_id
+    and {{ table }}.component = settled.component
+    and {{ table }}.slice_start = settled.slice_start;
+
+{% endfor -%}
+-- 3. The tiers: each prices its part of the cumulative quantity, and its flat amount once when it is reached.
+-- The first is reached without any usage. Per unit is the case of one open tier. A flat fee goes by days.
+create temporary table priced on commit drop as
+with tiers as (
+    select
+        charge_id,
+        version,
+        tier,
+        coalesce(lag(up_to) over (partition by charge_id, version order by tier), 0) as above,
+        up_to,
+        unit_amount,
+        flat_amount
+    from catalog.charge_tiers
+),
+
+parts as (
+    select
+        metered.subscription_id,
+        metered.charge_id,
+        metered.component,
+        metered.slice_start,
+        metered.currency,
+        metered.charged_days,
+        metered.full_days,
+        tiers.tier,
+        least(metered.quantity, tiers.up_to) - tiers.above as quantity,
+        tiers.unit_amount,
+        tiers.flat_amount
+    from metered
+    inner join tiers
+        on metered.charge_id = tiers.charge_id and metered.charge_version = tiers.version
+    where tiers.tier = 1 or metered.quantity > tiers.above
+)
+
+select
+    subscription_id,
+    charge_id,
+    component,
+    slice_start,
+    currency,
+    tier,
+    quantity,
+    unit_amount,
+    flat_amount,
+    case
+        when component = 'flat' then {{ prorated('flat_amount', 'charged_days', 'full_days') }}
+        else trim_scale(quantity * unit_amount + flat_amount)
+    end as amount
+from parts;
+
+-- 4. Replace the lines and their slices; a slice that is no longer charged leaves no line.
+{% for table in ['rated_lines', 'tier_slices'] -%}
+delete from rating.{{ table }}
+using taken
+where
+    {{ table }}.subscription_id = taken.subscription_id
+    and {{ table }}.charge_id = taken.charge_id
+    and {{ table }}.component = taken.component
+    and {{ table }}.slice_start = taken.slice_start;
+
+{% endfor -%}
+insert into rating.tier_slices (
+    subscription_id, charge_id, component, slice_start, currency, tier, quantity, unit_amount, flat_amount, amount
+)
+select
+    subscription_id,
+    charge_id,
+    component,
+    slice_start,
+    currency,
+    tier,
+    quantity,
+    unit_amount,
+    flat_amount,
+    amount
+from priced;
+
+with exact as (
+    select
+        subscription_id,
+        charge_id,
+        component,
+        slice_start,
+        sum(amount) as exact_amount
+    from priced
+    group by subscription_id, charge_id, component, slice_start
+)
+
+insert into {{ this }} (
+    subscription_id, tenant_id, charge_id, charge_version, component, metric, slice_start, slice_end, quantity,
+    event_count, event_digest, payload_digest, exact_amount, amount, currency, timing, subscription_version,
+    charged_days, full_days
+)
+select
+    metered.subscription_id,
+    metered.tenant_id,
+    metered.charge_id,
+    metered.charge_version,
+    metered.component,
+    metered.metric,
+    metered.slice_start,
+    metered.slice_end,
+    metered.quantity,
+    metered.event_count,
+    metered.event_digest,
+    metered.payload_digest,
+    exact.exact_amount,
+    {{ round_money('exact.exact_amount', 'metered.minor_digits') }},
+    metered.currency,
+    metered.timing,
+    metered.subscription_version,
+    metered.charged_days,
+    metered.full_days
+from metered
+inner join exact
+    on metered.subscription_id = exact.subscription_id
+        and metered.charge_id = exact.charge_id
+        and metered.component = exact.component
+        and metered.slice_start = exact.slice_start;
+
+update invoices.draft_state
+set stale = true
+where
+    not stale
+    and exists (
+        select 1
+        from taken
+    )

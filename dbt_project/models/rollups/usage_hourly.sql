@@ -1,0 +1,129 @@
+{{ config(materialized='posting', full_refresh=false) }}
+
+-- Merges the contributions again for the touched buckets: {{ ref('usage_contributions') }}.
+
+-- 1. Take the queue, and write the next ones: days for the daily rollup and for rating.
+create temporary table taken on commit drop as
+select *
+from rollups.touched_buckets;
+
+delete from rollups.touched_buckets
+using taken
+where
+    touched_buckets.tenant_id = taken.tenant_id
+    and touched_buckets.metric = taken.metric
+    and touched_buckets.hour = taken.hour
+    and touched_buckets.dimensions = taken.dimensions;
+
+analyze taken;
+
+{% for queue in ['rollups.touched_days', 'rating.touched'] -%}
+insert into {{ queue }} (tenant_id, metric, day)
+select distinct
+    tenant_id,
+    metric,
+    (hour at time zone 'UTC')::date
+from taken
+on conflict do nothing;
+
+{% endfor -%}
+-- 2. The buckets merged. Where an event was taken back, what cannot be added up is read from the ledger.
+create temporary table merged on commit drop as
+select
+    taken.tenant_id,
+    taken.metric,
+    taken.hour,
+    taken.dimensions,
+    min(contributions.event_type) as event_type,
+    sum(contributions.voided_count) as voided_count,
+    {{ merged_figures('contributions') }}
+from taken
+inner join rollups.usage_contributions as contributions
+    on taken.tenant_id = contributions.tenant_id
+        and taken.metric = contributions.metric
+        and taken.hour = contributions.hour
+        and taken.dimensions = contributions.dimensions
+group by taken.tenant_id, taken.metric, taken.hour, taken.dimensions
+having sum(contributions.event_count) > 0;
+
+with voided as (
+    select
+        tenant_id,
+        event_type,
+        hour
+    from merged
+    where voided_count > 0
+    group by tenant_id, event_type, hour
+),
+
+standing as (
+    select
+        events.*,
+        1 as sign
+    from ledger.usage_events as events
+    inner join voided
+        on events.tenant_id = voided.tenant_id
+            and events.event_type = voided.event_type
+            and events.occurred_at >= voided.hour
+            and events.occurred_at < voided.hour + interval '1 hour'
+    where
+        not exists (
+            select 1
+            from ledger.voids
+            where voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+        )
+        and events.occurred_at >= (select min(voided.hour) from voided)
+        and events.occurred_at < (select max(voided.hour) + interval '1 hour' from voided)
+),
+
+metered as (
+    {{ metric_events('standing') }}
+),
+
+recomputed as (
+    select
+        tenant_id,
+        metric,
+        {{ hour_of('occurred_at') }} as hour,
+        dimensions,
+        {{ bucket_figures() }}
+    from metered
+    where unreadable is null
+    group by tenant_id, metric, {{ hour_of('occurred_at') }}, dimensions
+)
+
+update merged
+set
+    value_min = recomputed.value_min,
+    value_max = recomputed.value_max,
+    value_latest = recomputed.value_latest,
+    latest_at = recomputed.latest_at,
+    latest_fingerprint = recomputed.latest_fingerprint
+from recomputed
+where
+    merged.voided_count > 0
+    and merged.tenant_id = recomputed.tenant_id
+    and merged.metric = recomputed.metric
+    and merged.hour = recomputed.hour
+    and merged.dimensions = recomputed.dimensions;
+
+-- 3. Replace the buckets, in the order in which they are read.
+delete from {{ this }}
+using taken
+where
+    usage_hourly.tenant_id = taken.tenant_id
+    and usage_hourly.metric = taken.metric
+    and usage_hourly.hour = taken.hour
+    and usage_hourly.dimensions = taken.dimensions;
+
+insert into {{ this }} (
+    tenant_id, metric, hour, dimensions, {{ figure_columns() }}
+)
+select
+    tenant_id,
+    metric,
+    hour,
+    dimensions,
+    {{ figure_columns() }}
+from merged
+order by hour, tenant_id, metric, dimensions

@@ -1,0 +1,492 @@
+{{ config(materialized='view', post_hook='alter view {{ this }} set (security_invoker = true)') }}
+
+{%- set tables = catalog_tables() %}
+
+-- What is wrong with the catalog as it was loaded, a row a problem: it is not published while there is one.
+-- What an issued line refers to is compared with the catalog now in force, which no issue has outlived.
+
+with
+{% for table in tables %}
+typed_{{ table }} as (
+    {{ catalog_typed(table) }}
+),
+{% endfor %}
+
+-- Versions of a charge with the span of days for which each is in force.
+charge_spans as (
+    select
+        *,
+        lag(version) over versions as previous_version,
+        lag(effective_from) over versions as previous_from,
+        first_value(plan_id) over versions as first_plan_id,
+        first_value(component) over versions as first_component,
+        first_value(metric) over versions as first_metric,
+        lead(effective_from, 1, 'infinity') over versions as effective_until
+    from typed_charges
+    window versions as (partition by charge_id order by version)
+),
+
+tier_rows as (
+    select
+        *,
+        row_number() over tiers as place,
+        lag(up_to) over tiers as previous_up_to,
+        lead(tier) over tiers as next_tier
+    from typed_charge_tiers
+    window tiers as (partition by charge_id, version order by tier)
+),
+
+subscription_versions as (
+    select
+        *,
+        lag(recorded_at) over versions as previous_recorded_at,
+        first_value(tenant_id) over versions as first_tenant_id,
+        lead(version) over versions as next_version
+    from typed_subscriptions
+    window versions as (partition by subscription_id order by version)
+),
+
+issued_charges as (
+    select distinct
+        charge_id,
+        charge_version as version
+    from invoices.issued_invoice_lines
+),
+
+-- What issued lines refer to, as it stands in the catalog in force: table, key, and what may not change.
+issued_references as (
+    select
+        'charges' as catalog_table,
+        {{ catalog_key(['charge_id', 'version'], 'charges') }} as row_key,
+        to_jsonb(charges) - 'description' as content
+    from catalog.charges
+    inner join issued_charges using (charge_id, version)
+    union all
+    select
+        'charge_tiers',
+        {{ catalog_key(['charge_id', 'version', 'tier'], 'charge_tiers') }},
+        to_jsonb(charge_tiers)
+    from catalog.charge_tiers
+    inner join issued_charges using (charge_id, version)
+    union all
+    select
+        'subscriptions',
+        {{ catalog_key(['subscription_id', 'version'], 'subscriptions') }},
+        to_jsonb(subscriptions) - array['recorded_at', 'recorded_by']
+    from catalog.subscriptions
+    where (subscription_id, version) in (
+        select lines.subscription_id, lines.subscription_version
+        from invoices.issued_invoice_lines as lines
+    )
+    union all
+    select
+        'metrics',
+        metrics.metric,
+        to_jsonb(metrics) - array['dimensions', 'unit', 'description']
+    from catalog.metrics
+    where metric in (
+        select lines.metric
+        from invoices.issued_invoice_lines as lines
+    )
+    union all
+    select
+        'plans',
+        plans.plan_id,
+        to_jsonb(plans) - array['name', 'minimum_document_amount']
+    from catalog.plans
+    where plan_id in (
+        select charges.plan_id
+        from catalog.charges
+        inner join issued_charges using (charge_id, version)
+    )
+    union all
+    select
+        'currencies',
+        currencies.currency,
+        to_jsonb(currencies)
+    from catalog.currencies
+    where currency in (
+        select issued_invoices.currency
+        from invoices.issued_invoices
+    )
+    union all
+    select
+        'tenants',
+        tenants.tenant_id,
+        to_jsonb(tenants) - array['name', 'billable']
+    from catalog.tenants
+    where tenant_id in (
+        select issued_invoices.tenant_id
+        from invoices.issued_invoices
+    )
+    union all
+    select
+        'legal_entities',
+        legal_entities.legal_entity,
+        to_jsonb(legal_entities) - 'name'
+    from catalog.legal_entities
+    where legal_entity in (
+        select issued_invoices.legal_entity
+        from invoices.issued_invoices
+    )
+),
+
+incoming as (
+    {% for table, fields in tables.items() -%}
+    select
+        '{{ table }}' as catalog_table,
+        {{ catalog_key(fields['key']) }} as row_key,
+        to_jsonb(typed_{{ table }}) as content
+    from typed_{{ table }}
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
+),
+
+{% for table, fields in tables.items() -%}
+-- {{ table }}: each column by itself, and the key.
+{{ table }}_columns as (
+    select
+        '{{ table }}' as catalog_table,
+        {{ catalog_key(fields['key'], 'loaded') }} as row_key,
+        checked.column_name,
+        checked.value,
+        checked.problem
+    from {{ ref(table) }} as loaded
+    cross join lateral (
+        values
+        {%- for column, kind in fields['columns'].items() %}
+        (
+            '{{ column }}', loaded.{{ column }},
+            {% if kind.endswith('?') -%}
+            loaded.{{ column }} is null or {{ catalog_fits('loaded.' ~ column, kind.rstrip('?')) }},
+            '{{ catalog_expectation(kind.rstrip('?')) }}'
+            {%- else -%}
+            loaded.{{ column }} is not null and {{ catalog_fits('loaded.' ~ column, kind) }},
+            case when loaded.{{ column }} is null then 'is empty: ' else '' end || '{{ catalog_expectation(kind) }}'
+            {%- endif %}
+        ){{ ',' if not loop.last }}
+        {%- endfor %}
+    ) as checked (column_name, value, fits, problem)
+    where not checked.fits
+    union all
+    select
+        '{{ table }}',
+        {{ catalog_key(fields['key']) }},
+        '{{ fields["key"] | join(", ") }}',
+        {{ catalog_key(fields['key']) }},
+        'is there ' || count(*) || ' times: keep one row with this key'
+    from {{ ref(table) }}
+    group by {{ fields['key'] | join(', ') }}
+    having count(*) > 1
+),
+
+{% endfor -%}
+empty_tables as (
+    {% for table in tables if table not in ('tax_rates', 'corrections') -%}
+    select
+        '{{ table }}' as catalog_table,
+        '' as row_key,
+        '' as column_name,
+        null as value,
+        'the table is empty: load the catalog (dbt seed) before it is published' as problem
+    where not exists (
+        select 1
+        from {{ ref(table) }}
+    )
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
+),
+
+unknown_references as (
+    {% for table, columns, parent, parent_columns in catalog_references() -%}
+    select
+        '{{ table }}' as catalog_table,
+        {{ catalog_key(tables[table]['key'], 'child') }} as row_key,
+        '{{ columns | join(", ") }}' as column_name,
+        {{ catalog_key(columns, 'child') }} as value,
+        'is not in {{ parent }}: add it there or write a known one' as problem
+    from {{ ref(table) }} as child
+    where
+        {{ catalog_key(columns, 'child') }} <> ''
+        and not exists (
+            select 1
+            from {{ ref(parent) }} as parent
+            where
+                {%- for column in columns %}
+                {{ 'and ' if not loop.first }}parent.{{ parent_columns[loop.index0] }} = child.{{ column }}
+                {%- endfor %}
+        )
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
+),
+
+wrong_series as (
+    select
+        'legal_entities' as catalog_table,
+        min(legal_entity) as row_key,
+        'series' as column_name,
+        series as value,
+        'is the series of ' || count(*) || ' legal entities: give each its own' as problem
+    from typed_legal_entities
+    group by series
+    having count(*) > 1
+),
+
+wrong_charges as (
+    select
+        'charges' as catalog_table,
+        {{ catalog_key(['charge_id', 'version'], 'charge_spans') }} as row_key,
+        checked.column_name,
+        checked.value,
+        checked.problem
+    from charge_spans
+    left join typed_metrics on charge_spans.metric = typed_metrics.metric
+    cross join lateral (
+        values
+        (
+            'effective_from', charge_spans.effective_from::text,
+            charge_spans.effective_from <= charge_spans.previous_from,
+            'is not later than that of version ' || charge_spans.previous_version
+            || ': versions must ascend with the day from which they are in force'
+        ),
+        (
+            'plan_id', charge_spans.plan_id, charge_spans.plan_id <> charge_spans.first_plan_id,
+            'is another plan than in the first version: a charge stays in its plan, make a new charge_id'
+        ),
+        (
+            'component', charge_spans.component, charge_spans.component <> charge_spans.first_component,
+            'is another component than in the first version: make a new charge_id'
+        ),
+        (
+            'metric', charge_spans.metric, charge_spans.metric <> charge_spans.first_metric,
+            'is another metric than in the first version: make a new charge_id'
+        ),
+        (
+            'metric', charge_spans.metric, charge_spans.component = 'usage' and charge_spans.metric is null,
+            'is empty: a usage charge needs the metric that it prices'
+        ),
+        (
+            'metric', charge_spans.metric, charge_spans.component = 'flat' and charge_spans.metric is not null,
+            'belongs to usage charges only: leave it empty'
+        ),
+        (
+            'charge_model', charge_spans.charge_model,
+            (charge_spans.component = 'flat') <> (charge_spans.charge_model = 'flat'),
+            'does not go with the component: flat with flat, per_unit or graduated with usage'
+        ),
+        (
+            'timing', charge_spans.timing, charge_spans.component = 'usage' and charge_spans.timing = 'advance',
+            'usage is known afterwards only: write arrears'
+        ),
+        (
+            'dimension_route', charge_spans.dimension_route::text,
+            exists (
+                select 1
+                from jsonb_each(charge_spans.dimension_route) as route
+                where
+                    not coalesce(typed_metrics.dimensions ? route.key, false)
+                    or jsonb_typeof(route.value) <> 'string'
+            ),
+            'must name dimensions of the metric, each with a text'
+        ),
+        (
+            '', null,
+            not exists (
+                select 1
+                from typed_charge_tiers
+                where
+                    typed_charge_tiers.charge_id = charge_spans.charge_id
+                    and typed_charge_tiers.version = charge_spans.version
+            ),
+            'has no price: add its tiers to charge_tiers'
+        )
+    ) as checked (column_name, value, wrong, problem)
+    where checked.wrong
+),
+
+wrong_tiers as (
+    select
+        'charge_tiers' as catalog_table,
+        {{ catalog_key(['charge_id', 'version', 'tier'], 'tier_rows') }} as row_key,
+        checked.column_name,
+        checked.value,
+        checked.problem
+    from tier_rows
+    left join typed_charges using (charge_id, version)
+    cross join lateral (
+        values
+        (
+            'tier', tier_rows.tier::text, tier_rows.tier <> tier_rows.place,
+            'leaves a gap: number the tiers 1, 2, 3 …'
+        ),
+        (
+            'up_to', tier_rows.up_to::text, tier_rows.next_tier is null and tier_rows.up_to is not null,
+            'closes the last tier: leave it empty, so that every quantity has a price'
+        ),
+        (
+            'up_to', tier_rows.up_to::text, tier_rows.next_tier is not null and tier_rows.up_to is null,
+            'is empty before the last tier: the tiers overlap'
+        ),
+        (
+            'up_to', tier_rows.up_to::text, tier_rows.up_to <= coalesce(tier_rows.previous_up_to, 0),
+            'does not ascend: it is cumulative, each tier ends above the one before'
+        ),
+        (
+            'tier', tier_rows.tier::text,
+            typed_charges.charge_model in ('per_unit', 'flat') and tier_rows.tier <> 1,
+            'only graduated charges have more than the one tier 1'
+        ),
+        (
+            'flat_amount', tier_rows.flat_amount::text,
+            typed_charges.charge_model = 'per_unit' and tier_rows.flat_amount <> 0,
+            'per_unit prices the unit only: write 0, or make the charge graduated'
+        ),
+        (
+            'unit_amount', tier_rows.unit_amount::text,
+            typed_charges.charge_model = 'flat' and tier_rows.unit_amount <> 0,
+            'a flat charge has its price in flat_amount: write 0'
+        )
+    ) as checked (column_name, value, wrong, problem)
+    where checked.wrong
+),
+
+-- Two charges that would both bill the same usage.
+claimed_twice as (
+    select
+        'charges' as catalog_table,
+        {{ catalog_key(['charge_id', 'version'], 'one') }} as row_key,
+        'dimension_route' as column_name,
+        one.dimension_route::text as value,
+        'claims the same ' || one.metric || ' as ' || {{ catalog_key(['charge_id', 'version'], 'other') }}
+        || ': route them by a dimension in which they differ' as problem
+    from charge_spans as one
+    inner join charge_spans as other
+        on one.plan_id = other.plan_id
+            and one.metric = other.metric
+            and one.charge_id < other.charge_id
+            and one.effective_from < other.effective_until
+            and other.effective_from < one.effective_until
+    where {{ routes_meet('one.dimension_route', 'other.dimension_route') }}
+),
+
+wrong_subscriptions as (
+    select
+        'subscriptions' as catalog_table,
+        {{ catalog_key(['subscription_id', 'version'], 'subscription_versions') }} as row_key,
+        checked.column_name,
+        checked.value,
+        checked.problem
+    from subscription_versions
+    cross join lateral (
+        values
+        (
+            'ended_at', ended_at::text, ended_at <= started_at,
+            'is not after started_at'
+        ),
+        (
+            'recorded_at', recorded_at::text, recorded_at < previous_recorded_at,
+            'is earlier than that of the version before: versions must ascend with their recording'
+        ),
+        (
+            'tenant_id', tenant_id, tenant_id <> first_tenant_id,
+            'is another tenant than in the first version: make a new subscription_id'
+        )
+    ) as checked (column_name, value, wrong, problem)
+    where checked.wrong
+),
+
+overlapping_subscriptions as (
+    select
+        'subscriptions' as catalog_table,
+        one.subscription_id || ' ' || one.version as row_key,
+        'started_at, ended_at' as column_name,
+        one.started_at::text || ' to ' || coalesce(one.ended_at::text, 'open') as value,
+        'overlaps ' || other.subscription_id || ' of the same tenant, and both plans charge '
+        || string_agg(distinct charges.metric, ', ') || ': end one where the other starts' as problem
+    from subscription_versions as one
+    inner join subscription_versions as other
+        on one.tenant_id = other.tenant_id
+            and one.subscription_id < other.subscription_id
+            and one.started_at < coalesce(other.ended_at, 'infinity')
+            and other.started_at < coalesce(one.ended_at, 'infinity')
+    inner join charge_spans as charges on one.plan_id = charges.plan_id
+    inner join charge_spans as other_charges
+        on other.plan_id = other_charges.plan_id and charges.metric = other_charges.metric
+    where
+        one.next_version is null
+        and other.next_version is null
+        and {{ routes_meet('charges.dimension_route', 'other_charges.dimension_route') }}
+    group by
+        one.subscription_id, one.version, one.started_at, one.ended_at, other.subscription_id
+),
+
+issued_changes as (
+    select
+        issued_references.catalog_table,
+        issued_references.row_key,
+        coalesce(changed.column_names, '') as column_name,
+        changed.new_values as value,
+        case
+            when incoming.row_key is null
+                then 'has vanished, but issued invoices refer to it: put it back'
+            else 'has changed, but issued invoices refer to it: put '
+                || changed.old_values || ' back and add a new version (or a row in corrections)'
+        end as problem
+    from issued_references
+    left join incoming using (catalog_table, row_key)
+    left join lateral (
+        select
+            string_agg(old.key, ', ' order by old.key) as column_names,
+            string_agg(old.value #>> '{}', ', ' order by old.key) as old_values,
+            string_agg(incoming.content ->> old.key, ', ' order by old.key) as new_values
+        from jsonb_each(issued_references.content) as old
+        where incoming.row_key is not null and incoming.content -> old.key is distinct from old.value
+    ) as changed on true
+    where
+        incoming.row_key is null
+        or changed.column_names is not null
+    union all
+    select
+        'charge_tiers',
+        {{ catalog_key(['charge_id', 'version', 'tier'], 'typed_charge_tiers') }},
+        'tier',
+        typed_charge_tiers.tier::text,
+        'is new in a version that issued invoices refer to: take it out and add a new version'
+    from typed_charge_tiers
+    inner join issued_charges using (charge_id, version)
+    where exists (
+        select 1
+        from catalog.charges
+        where charges.charge_id = issued_charges.charge_id and charges.version = issued_charges.version
+    )
+    and not exists (
+        select 1
+        from catalog.charge_tiers as in_force
+        where
+            in_force.charge_id = typed_charge_tiers.charge_id
+            and in_force.version = typed_charge_tiers.version
+            and in_force.tier = typed_charge_tiers.tier
+    )
+)
+
+{% for problems in ['empty_tables', 'unknown_references', 'wrong_series', 'wrong_charges', 'wrong_tiers',
+    'claimed_twice', 'wrong_subscriptions', 'overlapping_subscriptions', 'issued_changes'] -%}
+select
+    catalog_table,
+    row_key,
+    column_name,
+    value,
+    problem
+from {{ problems }}
+union all
+{% endfor -%}
+{% for table in tables -%}
+select
+    catalog_table,
+    row_key,
+    column_name,
+    value,
+    problem
+from {{ table }}_columns
+{{ 'union all' if not loop.last }}
+{% endfor %}

@@ -1,0 +1,1 @@
+"""Usage metering that can be trusted with invoices."""

@@ -1,0 +1,197 @@
+"""The command line ``metering``."""
+
+import logging
+import sys
+from datetime import date, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from metering_pipeline import settings
+from metering_pipeline.errors import MeteringError
+from metering_pipeline.settings import HOUR, parse_hour
+
+console = Console()
+
+
+class Hour(click.ParamType):
+    """An hour in UTC, written 2026-01-31T13."""
+
+    name = "hour"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return parse_hour(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+class Day(click.ParamType):
+    """A UTC day, written 2026-01-31."""
+
+    name = "date"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> date:
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r}: write a date as 2026-01-31", param, ctx)
+
+
+@click.group()
+def cli() -> None:
+    """Usage metering that can be trusted with invoices."""
+
+
+@cli.command()
+@click.option("--fresh", is_flag=True, help="Begin with an empty database.")
+def demo(fresh: bool) -> None:
+    """Run the main job on a month of sample events, in a home of its own."""
+    from metering_pipeline.demo import run_demo
+
+    run_demo(console, fresh)
+
+
+@cli.command()
+@click.option("--root", type=click.Path(path_type=Path), help="Landing root; default: the home's.")
+@click.option("--first-day", type=Day(), default="2026-01-01", show_default=True)
+@click.option("--days", type=click.IntRange(1), default=31, show_default=True)
+@click.option("--events", type=click.IntRange(1), default=60_000, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+def generate(root: Path | None, first_day: date, days: int, events: int, seed: int) -> None:
+    """Write sample events into a landing root: seeded, with duplicates, late, conflicting and bad lines."""
+    from metering_pipeline.generate import generate as write_events
+
+    place = root or Path(settings.load().landing_root)
+    totals = write_events(place, first_day=first_day, days=days, events=events, seed=seed)
+    console.print(f"{totals.lines:,} lines in {totals.files} files below {place}")
+
+
+@cli.command()
+@click.option("--hour", type=Hour(), help="One landing hour, as 2026-01-31T13.")
+@click.option("--from", "first", type=Hour(), help="The first landing hour of a range.")
+@click.option("--to", "last", type=Hour(), help="The last landing hour of the range (inclusive).")
+def run(hour: datetime | None, first: datetime | None, last: datetime | None) -> None:
+    """Materialize landing hours, from the files to the drafts, as one run."""
+    from metering_pipeline.execution import dagster_instance, publish_catalog_if_changed, run_hours
+
+    start, end = _hours(hour, first, last)
+    with dagster_instance() as instance:
+        publish_catalog_if_changed(instance)
+        run_hours(instance, start, end)
+    console.print(f"[green]done[/green]: {(end - start) // HOUR + 1} landing hours, landing to drafts")
+
+
+def _hours(
+    hour: datetime | None, first: datetime | None, last: datetime | None
+) -> tuple[datetime, datetime]:
+    if hour is not None and first is None and last is None:
+        return hour, hour
+    if hour is None and first is not None and last is not None:
+        if last < first:
+            raise click.UsageError("--to is before --from.")
+        return first, last
+    raise click.UsageError("Give --hour, or --from and --to.")
+
+
+@cli.command()
+@click.option("--date", "billing_date", type=Day(), help="The billing date D (UTC), which has ended.")
+@click.option("--preview", is_flag=True, help="Show what would be issued and held; issue nothing.")
+@click.option("--release", metavar="DRAFT", help="Let a held draft go although its reason stands.")
+@click.option("--stop", is_flag=True, help="Stop all issuing.")
+@click.option("--resume", is_flag=True, help="Allow issuing again.")
+@click.option("--by", help="Who decides (with --release, --stop, --resume).")
+@click.option("--why", help="Why (with --release, --stop, --resume).")
+def issue(
+    billing_date: date | None,
+    preview: bool,
+    release: str | None,
+    stop: bool,
+    resume: bool,
+    by: str | None,
+    why: str | None,
+) -> None:
+    """Issue what is due by the end of a billing date; preview, release, stop, resume."""
+    from metering_pipeline import billing
+
+    if sum((billing_date is not None, release is not None, stop, resume)) != 1:
+        raise click.UsageError("Give one of --date, --release, --stop, --resume.")
+    if billing_date is not None:
+        billing.issue_date(console, billing_date, preview)
+        return
+    if not by or not why:
+        raise click.UsageError("Say who decides and why: --by NAME --why REASON.")
+    billing.decide(console, release=release, stop=stop, by=by, why=why)
+
+
+@cli.command()
+def status() -> None:
+    """Laws, lateness, rejects, conflicts and invoices at a glance."""
+    from metering_pipeline.postgres import open_database
+    from metering_pipeline.status import print_status
+
+    with open_database(settings.load()).connect() as connection:
+        well = print_status(console, connection)
+    sys.exit(0 if well else 1)
+
+
+@cli.command()
+@click.option("--port", type=int, default=3000, show_default=True)
+def ui(port: int) -> None:
+    """Dagster's webserver and daemon on this home."""
+    from metering_pipeline.ui import serve
+
+    serve(console, port)
+
+
+@cli.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command()
+def url() -> None:
+    """Print the database's URL, with its password."""
+    from metering_pipeline.postgres import open_database
+
+    click.echo(open_database(settings.load()).url)
+
+
+@db.command()
+def start() -> None:
+    """Start the database (the embedded one) and bring its schema up to date."""
+    from metering_pipeline.postgres import open_database
+
+    open_database(settings.load())
+    console.print("The database runs and its schema is up to date.")
+
+
+@db.command()
+def stop() -> None:
+    """Stop the embedded database."""
+    from metering_pipeline.postgres import embedded_server
+
+    configured = settings.load()
+    if configured.database_url is not None:
+        raise click.UsageError("METERING_DATABASE_URL names a database that is not ours to stop.")
+    embedded_server(configured).stop()
+    console.print("The database is stopped.")
+
+
+def main() -> None:
+    """Entry point: what a person can mend is shown as one message, without a traceback."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        cli()
+    except MeteringError as error:
+        Console(stderr=True).print(f"[red]error[/red]: {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)

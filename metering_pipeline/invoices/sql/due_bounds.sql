@@ -1,0 +1,13 @@
+-- How many drafts are due, the bounds of the landing hours and of the usage that decide about them, and the
+-- first billing date whose documents failed when they were last verified.
+select
+    count(*) as due,
+    min(first_landing_hour) filter (where bears_usage) as first_landing_hour,
+    min(usage_start) filter (where bears_usage) as usage_start,
+    max(usage_end) filter (where bears_usage) as usage_end,
+    (
+        select min(results.window_start)
+        from reconciliation.current_law_results as results
+        where results.law = 'L5' and results.tenant_id is null and not results.passed
+    ) as red_documents_since
+from due_drafts

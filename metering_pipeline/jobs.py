@@ -1,0 +1,39 @@
+"""What can be run: selections of assets, in flow order."""
+
+import dagster as dg
+
+LANDING_TO_HOURLY = dg.AssetSelection.assets(
+    ["landing", "usage_events"],
+    ["ledger", "usage_events"],
+    ["rollups", "usage_contributions"],
+    ["rollups", "usage_hourly"],
+)
+CATALOG = dg.AssetSelection.groups("catalog")
+LATE_ARRIVALS = dg.AssetSelection.assets(["rollups", "late_arrivals"])
+DRAFTS = (
+    dg.AssetSelection.assets(
+        ["landing", "hours"], ["rollups", "usage_daily"], ["rollups", "usage_realtime"]
+    )
+    | dg.AssetSelection.groups("rating").materializable()
+    | dg.AssetSelection.assets(["invoices", "draft_invoices"])
+    | dg.AssetSelection.groups("reconciliation").materializable()
+)
+ISSUED = dg.AssetSelection.assets(["invoices", "issued_invoices"])
+
+catalog = dg.define_asset_job(
+    "catalog", CATALOG, description="Loads, validates and publishes the catalog."
+)
+hourly = dg.define_asset_job(
+    "hourly", LANDING_TO_HOURLY | DRAFTS, description="Landing hours, from the files to the drafts."
+)
+late_arrivals = dg.define_asset_job(
+    "late_arrivals",
+    LATE_ARRIVALS | DRAFTS,
+    description="Rolls up the usage that is later than the lookback, and rates it.",
+)
+drafts = dg.define_asset_job("drafts", DRAFTS, description="Rates what changed and draws up drafts.")
+billing = dg.define_asset_job(
+    "billing", DRAFTS | ISSUED, description="Draws up the drafts and issues those that are due."
+)
+
+jobs = [catalog, hourly, late_arrivals, drafts, billing]

@@ -1,0 +1,76 @@
+"""The landing assets: raw usage events by landing hour, and what is known of the hours."""
+
+import logging
+
+import dagster as dg
+
+from metering_pipeline import settings
+from metering_pipeline.landing.store import land_hours, list_hours
+from metering_pipeline.partitions import HOUR_FORMAT, landing_hours, run_window
+from metering_pipeline.postgres import open_database
+from metering_pipeline.settings import HOUR
+
+log = logging.getLogger(__name__)
+
+
+@dg.asset(
+    key=["landing", "usage_events"],
+    group_name="landing",
+    kinds={"python", "arrow", "postgres"},
+    owners=["team:metering"],
+    partitions_def=landing_hours,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    description=(
+        "Raw usage events as received, with file and line. One transaction an hour; the same files "
+        "again change nothing; every record that is not a valid event is in landing.rejected_events."
+    ),
+)
+def usage_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
+    configured = settings.load()
+    window = run_window(context)
+    database = open_database(configured)
+    landed = land_hours(
+        database.url,
+        configured,
+        window.start,
+        window.end - HOUR,
+        configured.now(),
+        progress=log.info,
+    )
+    return dg.MaterializeResult(
+        metadata={
+            "landing hours": str(window),
+            "hours with files": len(landed),
+            "files landed": sum(hour.files_landed for hour in landed),
+            "files unchanged": sum(hour.files_unchanged for hour in landed),
+            "records accepted": sum(hour.accepted for hour in landed),
+            "records rejected": sum(hour.rejected for hour in landed),
+        }
+    )
+
+
+@dg.asset(
+    key=["landing", "hours"],
+    group_name="landing",
+    kinds={"python", "postgres"},
+    owners=["team:metering"],
+    deps=[usage_events],
+    description=(
+        "Every landing hour from the first on, empty ones too, as the newest listing of the landing root "
+        "found it. Sealed: its end and the settle time have passed and every file seen there is landed. "
+        "Invoices wait until the hours up to their cut-off are sealed."
+    ),
+)
+def hours() -> dg.MaterializeResult[None]:
+    configured = settings.load()
+    listing = list_hours(open_database(configured).url, configured, configured.now())
+    waiting = [hour.strftime(HOUR_FORMAT) for hour in listing.unlanded_hours]
+    unknown = [f"{each}" for each in listing.unknown]
+    return dg.MaterializeResult(
+        metadata={
+            "hours": listing.hours,
+            "hours sealed": listing.sealed,
+            "hours with files not landed yet": ", ".join(waiting) or "none",
+            "what cannot be landed": ", ".join(unknown) or "none",
+        }
+    )

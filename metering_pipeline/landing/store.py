@@ -1,0 +1,470 @@
+"""Landing hours in the database: one transaction an hour, nothing lost, nothing twice."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import psycopg
+import pyarrow as pa
+from adbc_driver_postgresql import dbapi
+
+from metering_pipeline.landing import readers
+from metering_pipeline.landing.events import Limits
+from metering_pipeline.landing.readers import Chunk, RejectedRecord, UnreadableFile
+from metering_pipeline.landing.sources import Contents, Source, SourceFile, Unknown
+from metering_pipeline.postgres import PIPELINE_LOCK
+from metering_pipeline.settings import HOUR, Settings, hour_of
+
+Progress = Callable[[str], object]
+"""Called with a line of text after each landing hour."""
+
+REJECTED_BYTES = 8 << 20
+"""Rejected records are written whenever they have gathered so many bytes: memory stays bounded."""
+
+EVENTS_SCHEMA = pa.schema(
+    [("landed_hour", readers.INSTANT), ("file_id", pa.int64()), *readers.SCHEMA]
+)
+REJECTED_SCHEMA = pa.schema(
+    [
+        ("landed_hour", readers.INSTANT),
+        ("file_id", pa.int64()),
+        ("line_number", pa.int64()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("raw_line", pa.binary()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a listing of the landing root found and wrote into ``landing.hours``."""
+
+    hours: int
+    """Hours from the first hour to the present one, each with a row."""
+    sealed: int
+    """Of these, the sealed ones."""
+    unlanded_hours: tuple[datetime, ...]
+    """Hours with files that are not landed, or that have another size than when they were."""
+    unknown: tuple[Unknown, ...]
+    """What lies below the root and cannot be landed; an hour that holds such a thing is not sealed."""
+    files: dict[datetime, list[SourceFile]] = field(repr=False)
+
+    def digest_of(self, landed_hour: datetime) -> str:
+        """A digest of the hour's files as listed: it changes when a file appears or changes."""
+        described = repr(
+            [(f.key, f.size_bytes, f.modified) for f in self.files.get(landed_hour, [])]
+        )
+        return hashlib.sha256(described.encode()).hexdigest()[:32]
+
+
+@dataclass
+class LandedHour:
+    """What landing one hour did. ``reasons`` counts the rejected records by reason."""
+
+    landed_hour: datetime
+    files_landed: int = 0
+    files_unchanged: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    unknown: tuple[Unknown, ...] = ()
+
+    def __str__(self) -> str:
+        return (
+            f"{self.landed_hour:%Y-%m-%dT%H}: {self.files_landed} files landed,"
+            f" {self.files_unchanged} unchanged, {self.accepted:,} events accepted,"
+            f" {self.rejected:,} rejected"
+        )
+
+
+def list_hours(url: str, settings: Settings, now: datetime) -> Listing:
+    """List the whole landing root and write ``landing.hours``, one row an hour, in one transaction.
+
+    Rows reach from the first hour to that of ``now``. Raises SourceError, psycopg.Error.
+    """
+    contents = Source(settings.landing_root).list_all()
+    last_hour = hour_of(now)
+    unknown = contents.unknown + _outside(contents, settings.first_hour, last_hour)
+    files = {
+        hour: found
+        for hour, found in contents.files.items()
+        if settings.first_hour <= hour <= last_hour
+    }
+    listed = [file for found in files.values() for file in found]
+    with psycopg.connect(url, autocommit=True) as connection, connection.transaction():
+        connection.execute("select pg_advisory_xact_lock(%s)", (PIPELINE_LOCK,))
+        [(hours, sealed, unlanded)] = connection.execute(
+            _LIST_HOURS,
+            {
+                "file_keys": [file.key for file in listed],
+                "sizes": [file.size_bytes for file in listed],
+                "hours": [file.landed_hour for file in listed],
+                "unlandable": [each.landed_hour for each in unknown if each.landed_hour],
+                "first_hour": settings.first_hour,
+                "last_hour": last_hour,
+                "sealed_until": now - timedelta(minutes=settings.settle_minutes) - HOUR,
+                "now": now,
+            },
+        ).fetchall()
+    unlanded_hours = tuple(hour.astimezone(UTC) for hour in unlanded)
+    return Listing(hours, sealed, unlanded_hours, tuple(unknown), files)
+
+
+def _outside(contents: Contents, first_hour: datetime, last_hour: datetime) -> list[Unknown]:
+    """Folders of hours that have no place yet, or no longer."""
+    return [
+        Unknown(
+            f"landed_hour={hour:%Y-%m-%dT%H}",
+            hour,
+            "the hour lies before METERING_FIRST_HOUR; move its files to a later folder"
+            if hour < first_hour
+            else "the hour has not begun; it is landed when it has",
+        )
+        for hour in sorted(contents.files)
+        if not first_hour <= hour <= last_hour
+    ]
+
+
+_LIST_HOURS = """
+with listed as (
+    select *
+    from unnest(%(file_keys)s::text[], %(sizes)s::bigint[], %(hours)s::timestamptz[])
+        as listed (file_key, size_bytes, landed_hour)
+),
+
+by_hour as (
+    select
+        listed.landed_hour,
+        count(*) as file_count,
+        bool_and(files.file_id is not null) as all_landed
+    from listed
+    left join landing.files
+        on listed.file_key = files.file_key
+        and listed.size_bytes = files.size_bytes
+        and files.superseded_by is null
+    group by listed.landed_hour
+),
+
+written as (
+    insert into landing.hours as hours (landed_hour, file_count, listed_at, sealed)
+    select
+        hour,
+        coalesce(by_hour.file_count, 0),
+        %(now)s::timestamptz,
+        hour <= %(sealed_until)s::timestamptz
+        and coalesce(by_hour.all_landed, true)
+        and hour <> all (%(unlandable)s::timestamptz[])
+    from generate_series(
+        %(first_hour)s::timestamptz, %(last_hour)s::timestamptz, interval '1 hour'
+    ) as hour
+    left join by_hour on hour = by_hour.landed_hour
+    on conflict (landed_hour) do update
+        set file_count = excluded.file_count, listed_at = excluded.listed_at, sealed = excluded.sealed
+    returning hours.sealed
+)
+
+select
+    count(*),
+    count(*) filter (where written.sealed),
+    array(select by_hour.landed_hour from by_hour where not by_hour.all_landed order by 1)
+from written
+"""
+
+
+def land_hour(
+    url: str,
+    settings: Settings,
+    landed_hour: datetime,
+    now: datetime,
+    progress: Progress | None = None,
+) -> LandedHour:
+    """Land one hour's files in one transaction; see ``Store.land_hour``."""
+    with Store(url, settings, Source(settings.landing_root)) as store:
+        landed = store.land_hour(landed_hour, now)
+    if progress is not None:
+        progress(str(landed))
+    return landed
+
+
+def land_hours(
+    url: str,
+    settings: Settings,
+    first: datetime,
+    last: datetime,
+    now: datetime,
+    progress: Progress | None = None,
+) -> list[LandedHour]:
+    """Land the hours from first to last (inclusive) that have files, each in its own transaction.
+
+    Hours without files get their rows from ``list_hours``. Raises SourceError when a file changes
+    while it is read, and adbc_driver_manager.Error; the hours before are landed then.
+    """
+    source = Source(settings.landing_root)
+    contents = source.list_hour(first) if first == last else source.list_all()
+    hours = {*contents.files, *(each.landed_hour for each in contents.unknown if each.landed_hour)}
+    landed: list[LandedHour] = []
+    with Store(url, settings, source) as store:
+        for hour in sorted(hour for hour in hours if first <= hour <= last):
+            landed.append(store.land_hour(hour, now))
+            if progress is not None:
+                progress(str(landed[-1]))
+    return landed
+
+
+class _Version(NamedTuple):
+    file_id: int
+    content_sha256: str
+
+
+class Store:
+    """A connection that lands hour after hour; opening one costs more than landing a small hour."""
+
+    def __init__(self, url: str, settings: Settings, source: Source) -> None:
+        self._settings = settings
+        self._source = source
+        self._connection = dbapi.connect(url, autocommit=False)
+        self._cursor = self._connection.cursor()
+        self._days_made: set[datetime] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cursor.close()
+        self._connection.close()
+
+    def land_hour(self, landed_hour: datetime, now: datetime) -> LandedHour:
+        """Land the files of one hour that are new or have new content; all of them or none.
+
+        A file with the content of its current version changes nothing; other content, an older one
+        again included, is a new version. An unreadable file is one rejected record.
+        Raises SourceError, adbc_driver_manager.Error; then nothing of the hour is written.
+        """
+        contents = self._source.list_hour(landed_hour)
+        files = contents.files.get(landed_hour, [])
+        if files:
+            self._make_partition(landed_hour)
+        with self._transaction():
+            self._execute("select pg_advisory_xact_lock($1::bigint)", PIPELINE_LOCK)
+            landed = LandedHour(landed_hour, unknown=tuple(contents.unknown))
+            current = self._current_versions(landed_hour) if files else {}
+            for file in files:
+                self._land_file(file, current.get(file.key), now, landed)
+            self._write_hour(landed, len(files), now)
+        return landed
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            yield
+            self._connection.commit()
+        except BaseException:
+            self._connection.rollback()
+            raise
+
+    def _execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        self._cursor.execute(statement, parameters=list(parameters) or None)
+        return self._cursor.fetchall() if self._cursor.description else []
+
+    def _make_partition(self, landed_hour: datetime) -> None:
+        day = landed_hour.replace(hour=0)
+        if day in self._days_made:
+            return
+        with self._transaction():
+            self._execute(
+                "select catalog.ensure_day_partitions('landing', 'usage_events', array[$1::date])",
+                day.date(),
+            )
+        self._days_made.add(day)
+
+    def _current_versions(self, landed_hour: datetime) -> dict[str, _Version]:
+        rows = self._execute(
+            "select file_key, file_id, content_sha256 from landing.files"
+            " where landed_hour = $1::timestamptz and superseded_by is null",
+            landed_hour,
+        )
+        return {key: _Version(file_id, sha256) for key, file_id, sha256 in rows}
+
+    def _land_file(
+        self, file: SourceFile, current: _Version | None, now: datetime, landed: LandedHour
+    ) -> None:
+        with self._source.snapshot(file) as snapshot:
+            if current is not None and current.content_sha256 == snapshot.content_sha256:
+                landed.files_unchanged += 1
+                return
+            file_id = self._write_file(file, snapshot.content_sha256, current, now)
+            limits = Limits.of_hour(
+                file.landed_hour,
+                self._settings.earliest_event_date,
+                self._settings.future_tolerance_minutes,
+            )
+            ingest = _Ingest(self._cursor, file.landed_hour, file_id)
+            self._execute("savepoint unread")
+            try:
+                ingest.run(readers.read(file.key, snapshot.stream, limits))
+            except UnreadableFile as error:
+                self._execute("rollback to savepoint unread")
+                ingest = _Ingest(self._cursor, file.landed_hour, file_id)
+                ingest.write_rejected([readers.unreadable(error, snapshot.stream)])
+            self._execute("release savepoint unread")
+        self._execute(
+            "update landing.files set accepted_count = $1::bigint, rejected_count = $2::bigint"
+            " where file_id = $3::bigint",
+            ingest.accepted,
+            ingest.rejected,
+            file_id,
+        )
+        landed.files_landed += 1
+        landed.accepted += ingest.accepted
+        landed.rejected += ingest.rejected
+        landed.reasons += ingest.reasons
+
+    def _write_file(
+        self, file: SourceFile, content_sha256: str, current: _Version | None, now: datetime
+    ) -> int:
+        """Append a file version; the current one, if any, is superseded by it."""
+        # Only one version of a key may be current, and none may point at a version that is not yet
+        # there: so the new one comes in as superseded, and the two change places.
+        [(file_id,)] = self._execute(
+            """
+            insert into landing.files (
+                file_key, landed_hour, content_sha256, size_bytes, accepted_count, rejected_count,
+                earliest_event_date, future_tolerance_minutes, superseded_by, landed_at
+            )
+            values (
+                $1::text, $2::timestamptz, $3::text, $4::bigint, 0, 0, $5::date, $6::bigint::integer,
+                nullif($7::bigint, 0), $8::timestamptz
+            )
+            returning file_id
+            """,
+            file.key,
+            file.landed_hour,
+            content_sha256,
+            file.size_bytes,
+            self._settings.earliest_event_date,
+            self._settings.future_tolerance_minutes,
+            0 if current is None else current.file_id,
+            now,
+        )
+        if current is not None:
+            supersede = (
+                "update landing.files set superseded_by = nullif($1::bigint, 0)"
+                " where file_id = $2::bigint"
+            )
+            self._execute(supersede, file_id, current.file_id)
+            self._execute(supersede, 0, file_id)
+        return int(file_id)
+
+    def _write_hour(self, landed: LandedHour, file_count: int, now: datetime) -> None:
+        settle = timedelta(minutes=self._settings.settle_minutes)
+        sealed = now >= landed.landed_hour + HOUR + settle and not landed.unknown
+        self._execute(
+            """
+            insert into landing.hours as hours (landed_hour, file_count, listed_at, landed_at, sealed)
+            values (
+                $1::timestamptz, $2::bigint::integer, $3::timestamptz,
+                case when $4::boolean then $3::timestamptz end, $5::boolean
+            )
+            on conflict (landed_hour) do update
+                set
+                    file_count = excluded.file_count,
+                    listed_at = excluded.listed_at,
+                    landed_at = coalesce(excluded.landed_at, hours.landed_at),
+                    sealed = excluded.sealed
+            """,
+            landed.landed_hour,
+            file_count,
+            now,
+            landed.files_landed > 0,
+            sealed,
+        )
+
+
+class _Ingest:
+    """Streams one file's chunks into the tables, within the caller's transaction."""
+
+    def __init__(self, cursor: dbapi.Cursor, landed_hour: datetime, file_id: int) -> None:
+        self._cursor = cursor
+        self._landed_hour = pa.scalar(landed_hour, readers.INSTANT)
+        self._file_id = pa.scalar(file_id, pa.int64())
+        self.accepted = 0
+        self.rejected = 0
+        self.reasons: Counter[str] = Counter()
+        self._held: list[RejectedRecord] = []
+        self._held_bytes = 0
+        self._failure: Exception | None = None
+
+    def run(self, chunks: Iterator[Chunk]) -> None:
+        """Write all chunks. Raises what reading raises, with the transaction still usable."""
+        for chunk in chunks:
+            # One COPY takes the events up to the point where the rejected records must be written.
+            stream = pa.RecordBatchReader.from_batches(EVENTS_SCHEMA, self._events(chunk, chunks))
+            self._cursor.adbc_ingest(
+                "usage_events", stream, mode="append", db_schema_name="landing"
+            )
+            if self._failure is not None:
+                raise self._failure
+            self._write_held()
+
+    def _events(self, chunk: Chunk, chunks: Iterator[Chunk]) -> Iterator[pa.RecordBatch]:
+        try:
+            while True:
+                self._hold(chunk.rejected)
+                if chunk.events.num_rows:
+                    self.accepted += chunk.events.num_rows
+                    yield self._with_provenance(chunk.events)
+                if self._held_bytes >= REJECTED_BYTES:
+                    return
+                chunk = next(chunks)
+        except StopIteration:
+            return
+        except UnreadableFile as error:
+            # An exception inside the COPY would abort the transaction and with it the other files:
+            # end the COPY in good order, the caller rolls back to the savepoint.
+            self._failure = error
+
+    def _with_provenance(self, events: pa.RecordBatch) -> pa.RecordBatch:
+        rows = events.num_rows
+        provenance = [pa.repeat(self._landed_hour, rows), pa.repeat(self._file_id, rows)]
+        return pa.RecordBatch.from_arrays([*provenance, *events.columns], schema=EVENTS_SCHEMA)
+
+    def _hold(self, rejected: Sequence[RejectedRecord]) -> None:
+        self._held.extend(rejected)
+        self._held_bytes += sum(len(record.raw) + 200 for record in rejected)
+
+    def write_rejected(self, rejected: list[RejectedRecord]) -> None:
+        """Write rejected records."""
+        self._hold(rejected)
+        self._write_held()
+
+    def _write_held(self) -> None:
+        held, self._held, self._held_bytes = self._held, [], 0
+        if not held:
+            return
+        rows = len(held)
+        numbers, reasons, details, raw = zip(*held, strict=True)
+        table = pa.Table.from_arrays(
+            [
+                pa.repeat(self._landed_hour, rows),
+                pa.repeat(self._file_id, rows),
+                pa.array(numbers, pa.int64()),
+                pa.array([str(reason) for reason in reasons], pa.string()),
+                pa.array(details, pa.string()),
+                pa.array(raw, pa.binary()),
+            ],
+            schema=REJECTED_SCHEMA,
+        )
+        self._cursor.adbc_ingest("rejected_events", table, mode="append", db_schema_name="landing")
+        self.rejected += rows
+        self.reasons.update(str(reason) for reason in reasons)

@@ -1,0 +1,49 @@
+"""Landing hours as Dagster partitions, and half-open windows of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from metering_pipeline import settings
+from metering_pipeline.settings import HOUR
+
+HOUR_FORMAT = "%Y-%m-%dT%H"
+
+landing_hours = dg.HourlyPartitionsDefinition(
+    start_date=settings.load().first_hour, fmt=HOUR_FORMAT, end_offset=1
+)
+"""One partition a landing hour, UTC, the one now running included."""
+
+billing_dates = dg.DailyPartitionsDefinition(start_date=settings.load().first_hour.date().isoformat())
+"""One partition a billing date, UTC."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Landing hours from start up to, not including, end."""
+
+    start: datetime
+    end: datetime
+
+    def days(self) -> Iterator["Window"]:
+        """The window cut at UTC midnights, so that long work commits and reports day by day."""
+        start = self.start
+        while start < self.end:
+            midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+            end = min(midnight + timedelta(days=1), self.end)
+            yield Window(start, end)
+            start = end
+
+    def __str__(self) -> str:
+        last = self.end - HOUR
+        if self.start == last:
+            return self.start.strftime(HOUR_FORMAT)
+        return f"{self.start.strftime(HOUR_FORMAT)} to {last.strftime(HOUR_FORMAT)}"
+
+
+def run_window(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Window:
+    """The landing hours that this step was asked for."""
+    partitions = context.partition_time_window
+    return Window(partitions.start, partitions.end)

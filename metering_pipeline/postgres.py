@@ -1,0 +1,275 @@
+"""The database: connections, the pipeline's transaction, and the schema that its tables have.
+
+The schema is the numbered files of ``schema/``, applied once, in order, each in one transaction
+together with its record in ``catalog.schema_files``.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+from psycopg import IsolationLevel, sql
+from psycopg.conninfo import conninfo_to_dict
+
+from metering_pipeline.embedded_server import DatabaseError, EmbeddedServer, ServerAddress
+from metering_pipeline.settings import Settings
+
+__all__ = [
+    "PIPELINE_LOCK",
+    "Database",
+    "DatabaseError",
+    "embedded_server",
+    "open_database",
+]
+
+PIPELINE_LOCK = 7304211
+"""The advisory lock of every transaction that writes; the macro pipeline_lock has the same."""
+
+SCHEMA_FOLDER = Path(__file__).parent / "schema"
+MINIMUM_VERSION = 160000
+DATABASE_NAME = "metering"
+DAGSTER_DATABASE_NAME = "dagster"
+REACH_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where the pipeline's tables and Dagster's storage are. The URLs hold passwords: not shown."""
+
+    url: str = field(repr=False)
+    dagster_url: str = field(repr=False)
+
+    def connect(self, autocommit: bool = False) -> psycopg.Connection:
+        """A new connection, its session in UTC. Raises DatabaseError."""
+        try:
+            parameters = conninfo_to_dict(self.url)
+        except psycopg.ProgrammingError:  # its message and cause would quote the URL
+            raise DatabaseError(
+                "METERING_DATABASE_URL cannot be read. "
+                "Write postgresql://user:password@host:port/database."
+            ) from None
+        options = f"{parameters.get('options') or ''} -c timezone=UTC".strip()
+        try:
+            return psycopg.connect(
+                self.url, autocommit=autocommit, options=options, application_name="metering"
+            )
+        except psycopg.OperationalError as error:
+            raise DatabaseError(f"The database cannot be reached: {error}") from error
+
+    @contextmanager
+    def locked(self, isolation: IsolationLevel | None = None) -> Iterator[psycopg.Connection]:
+        """One transaction under the pipeline's lock: committed at the end, rolled back on error.
+
+        Above READ COMMITTED the snapshot is taken after the lock has been got, so that it shows
+        what the lock's last holder has done.
+        """
+        with self.connect(autocommit=True) as connection:
+            if isolation is not None:
+                connection.isolation_level = isolation
+            if isolation not in (None, IsolationLevel.READ_COMMITTED):
+                # A transaction's first statement fixes its snapshot, even while it waits for a
+                # lock. So the session waits for the lock first; it ends with the connection.
+                connection.execute("select pg_advisory_lock(%s)", (PIPELINE_LOCK,))
+            with connection.transaction():
+                connection.execute("select pg_advisory_xact_lock(%s)", (PIPELINE_LOCK,))
+                yield connection
+
+    def dbt_environment(self) -> dict[str, str]:
+        """The environment variables that dbt_project/profiles.yml reads."""
+        parameters = {key: str(value) for key, value in conninfo_to_dict(self.url).items()}
+        environment = {
+            "DBT_POSTGRES_HOST": parameters.get("host", "127.0.0.1"),
+            "DBT_POSTGRES_PORT": parameters.get("port", "5432"),
+            "DBT_POSTGRES_USER": parameters.get("user", "metering"),
+            "DBT_ENV_SECRET_PASSWORD": parameters.get("password", ""),
+            "DBT_POSTGRES_NAME": parameters.get("dbname", DATABASE_NAME),
+        }
+        if "sslmode" in parameters:
+            environment["PGSSLMODE"] = parameters["sslmode"]
+        return environment
+
+
+def embedded_server(settings: Settings) -> EmbeddedServer:
+    """The server under the home, running or not."""
+    return EmbeddedServer(settings.home)
+
+
+def database_name(settings: Settings) -> str:
+    """The name of the pipeline's database, known without connecting to it."""
+    if settings.database_url is None:
+        return DATABASE_NAME
+    parameters = conninfo_to_dict(_sqlalchemy_url(settings.database_url))
+    return str(parameters.get("dbname", DATABASE_NAME))
+
+
+def open_database(settings: Settings) -> Database:
+    """The database, reachable, with the newest schema and the present settings in it.
+
+    Cheap when nothing is to be done; safe when several processes do it at once.
+    Raises DatabaseError.
+    """
+    if settings.database_url is not None:
+        url = _sqlalchemy_url(settings.database_url)
+        database = Database(url=url, dagster_url=_dagster_url(settings) or url)
+    else:
+        address = _reach(embedded_server(settings))
+        database = Database(
+            url=address.url(DATABASE_NAME),
+            dagster_url=_dagster_url(settings) or address.url(DAGSTER_DATABASE_NAME),
+        )
+    try:
+        with database.connect(autocommit=True) as connection:
+            _check_version(connection)
+            if _missing_files(connection, SCHEMA_FOLDER):
+                apply_schema(database)
+            _write_settings(connection, settings)
+    except psycopg.Error as error:
+        raise DatabaseError(f"The database's schema could not be brought up: {error}") from error
+    return database
+
+
+def apply_schema(database: Database, folder: Path = SCHEMA_FOLDER) -> list[str]:
+    """Apply the folder's files that the database lacks; their names.
+
+    Raises DatabaseError when an applied file was changed or the database is newer than the folder,
+    and psycopg.Error for faulty SQL; what was applied before that stays.
+    """
+    applied: list[str] = []
+    with database.locked() as connection:
+        connection.execute(_SCHEMA_RECORD)
+    while True:
+        with database.locked() as connection:
+            missing = _missing_files(connection, folder)
+            if not missing:
+                return applied
+            content = missing[0].read_bytes()
+            connection.execute(content)
+            connection.execute(
+                "insert into catalog.schema_files (file_name, content_sha256, applied_at)"
+                " values (%s, %s, now())",
+                (missing[0].name, hashlib.sha256(content).hexdigest()),
+            )
+            applied.append(missing[0].name)
+
+
+_SCHEMA_RECORD = """
+create schema if not exists catalog;
+create table if not exists catalog.schema_files (
+    file_name text primary key,
+    content_sha256 text not null,
+    applied_at timestamptz not null
+)
+"""
+
+
+def _missing_files(connection: psycopg.Connection, folder: Path) -> list[Path]:
+    files = sorted(folder.glob("[0-9]*.sql"))
+    recorded: list[tuple[str, str]] = []
+    if connection.execute("select to_regclass('catalog.schema_files')").fetchone() != (None,):
+        recorded = connection.execute(
+            'select file_name, content_sha256 from catalog.schema_files order by file_name collate "C"'
+        ).fetchall()
+    names = [name for name, _ in recorded]
+    if names != [file.name for file in files[: len(names)]]:
+        raise DatabaseError(
+            f"The database's schema consists of {', '.join(names)}; {folder} has "
+            f"{', '.join(file.name for file in files)}. Run the version of the pipeline that wrote "
+            "this database or a newer one; new files are numbered after those applied."
+        )
+    for file, (name, content_sha256) in zip(files, recorded, strict=False):
+        if hashlib.sha256(file.read_bytes()).hexdigest() != content_sha256:
+            raise DatabaseError(
+                f"{name} has changed since it was applied. Put it back as it was and write the "
+                "change into a new numbered file. (A database without data worth keeping: drop it.)"
+            )
+    return files[len(names) :]
+
+
+def _check_version(connection: psycopg.Connection) -> None:
+    if connection.info.server_version < MINIMUM_VERSION:
+        raise DatabaseError(
+            f"The server is PostgreSQL {connection.info.server_version // 10000}; "
+            f"needed is {MINIMUM_VERSION // 10000} or newer."
+        )
+
+
+def _write_settings(connection: psycopg.Connection, settings: Settings) -> None:
+    wanted = {
+        "lookback_hours": str(settings.lookback_hours),
+        "grace_hours": str(settings.grace_hours),
+        "settle_minutes": str(settings.settle_minutes),
+        "landing_rescan_hours": str(settings.landing_rescan_hours),
+        "final_days": str(settings.final_days),
+        "first_hour": settings.first_hour.isoformat(),
+        "earliest_event_date": settings.earliest_event_date.isoformat(),
+        "future_tolerance_minutes": str(settings.future_tolerance_minutes),
+    }
+    present: dict[str, str] = dict(
+        connection.execute("select name, value from catalog.settings").fetchall()
+    )
+    for name, value in wanted.items():
+        if present.get(name) != value:
+            connection.execute(
+                "insert into catalog.settings (name, value) values (%s, %s)"
+                " on conflict (name) do update set value = excluded.value",
+                (name, value),
+            )
+
+
+def _reach(server: EmbeddedServer) -> ServerAddress:
+    """The address of the server, which answers and has both databases.
+
+    For a moment after a kill or at a stop, a server seems to be there and does not answer.
+    """
+    deadline = time.monotonic() + REACH_SECONDS
+    while True:
+        address = server.start()
+        try:
+            _make_databases(address)
+        except DatabaseError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return address
+
+
+def _make_databases(address: ServerAddress) -> None:
+    """The pipeline's own database and Dagster's, if they are not there."""
+    wanted = [DATABASE_NAME, DAGSTER_DATABASE_NAME]
+    count = "select count(*) from pg_database where datname = any(%s)"
+    with Database(address.url("postgres"), "").connect(autocommit=True) as connection:
+        if connection.execute(count, (wanted,)).fetchone() == (len(wanted),):
+            return
+        connection.execute("select pg_advisory_lock(%s)", (PIPELINE_LOCK,))
+        rows = connection.execute("select datname from pg_database").fetchall()
+        for name in wanted:
+            if (name,) not in rows:
+                connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+        # Dagster's record of runs may lose its last moments in a crash: the ledger knows better.
+        connection.execute(
+            sql.SQL("alter database {} set synchronous_commit = off").format(
+                sql.Identifier(DAGSTER_DATABASE_NAME)
+            )
+        )
+
+
+def _dagster_url(settings: Settings) -> str | None:
+    if settings.dagster_database_url is None:
+        return None
+    return _sqlalchemy_url(settings.dagster_database_url)
+
+
+def _sqlalchemy_url(url: str) -> str:
+    """The URL as libpq and SQLAlchemy both read it. Raises DatabaseError for another kind."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("postgresql", "postgres"):
+        raise DatabaseError(
+            "A database's URL begins with postgresql://, as "
+            "postgresql://user:password@host:port/database."
+        )
+    return f"postgresql://{rest}"

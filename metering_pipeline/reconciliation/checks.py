@@ -1,0 +1,140 @@
+"""The laws and the warnings as asset checks. They show rows; they do not replace them."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+
+from metering_pipeline import settings
+from metering_pipeline.partitions import Window, landing_hours, run_window
+from metering_pipeline.postgres import open_database
+from metering_pipeline.reconciliation.laws import LawResult, evaluate
+
+LANDED = dg.AssetKey(["landing", "usage_events"])
+POSTED = dg.AssetKey(["ledger", "usage_events"])
+ROLLED_UP = dg.AssetKey(["rollups", "usage_hourly"])
+RATED = dg.AssetKey(["rating", "rated_lines"])
+ISSUED = dg.AssetKey(["invoices", "issued_invoices"])
+
+
+def law_check(law: str, asset: dg.AssetKey, blocking: bool, about: str) -> dg.AssetChecksDefinition:
+    """The check that evaluates a law for the run's window and shows what it found."""
+    partitions = landing_hours if blocking else None
+
+    @dg.asset_check(
+        asset=asset,
+        name=law,
+        description=about,
+        blocking=blocking,
+        partitions_def=partitions,
+    )
+    def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        configured = settings.load()
+        window = run_window(context) if blocking else Window(configured.first_hour, configured.now())
+        with open_database(configured).connect() as connection:
+            results = evaluate(connection, law, window.start, window.end, configured.now())
+        return law_result(law, results)
+
+    return check
+
+
+def law_result(law: str, results: Sequence[LawResult]) -> dg.AssetCheckResult:
+    """Evaluations as one check result: how many windows, and which of them failed."""
+    windows = [each for each in results if each.tenant_id is None]
+    broken = [each for each in results if not each.passed]
+    rows = [
+        dg.TableRecord(
+            {
+                "window": each.window_start.isoformat(),
+                "tenant": each.tenant_id or "(all)",
+                "figures": str(each.figures),
+            }
+        )
+        for each in broken[:20]
+    ]
+    metadata: dict[str, dg.MetadataValue] = {
+        "windows evaluated": dg.MetadataValue.int(len(windows)),
+        "failed": dg.MetadataValue.int(len(broken)),
+    }
+    if rows:
+        metadata["where"] = dg.MetadataValue.table(rows)
+    return dg.AssetCheckResult(
+        passed=not broken,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=(
+            f"{law} holds in {len(windows)} windows."
+            if not broken
+            else f"{law} fails: see reconciliation.current_law_results where not passed."
+        ),
+        metadata=metadata,
+    )
+
+
+def warning_check(
+    name: str, asset: dg.AssetKey, count: str, about: str, advice: str
+) -> dg.AssetChecksDefinition:
+    """A check that warns while a query counts anything; the advice says what a person can do."""
+
+    @dg.asset_check(asset=asset, name=name, description=about)
+    def check() -> dg.AssetCheckResult:
+        with open_database(settings.load()).connect() as connection:
+            row = connection.execute(count.encode()).fetchone()
+        found = int(row[0]) if row else 0
+        return dg.AssetCheckResult(
+            passed=found == 0,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="None." if found == 0 else f"{found}. {advice}",
+            metadata={"count": found},
+        )
+
+    return check
+
+
+checks: list[dg.AssetChecksDefinition] = [
+    law_check("L1", LANDED, True, "Records in a file version = accepted + rejected."),
+    law_check(
+        "L2", POSTED, True,
+        "Accepted rows of current file versions = owned + duplicates + conflicts + voids.",
+    ),
+    law_check(
+        "L3", ROLLED_UP, True,
+        "Digests, counts and sums agree from landing through the ledger to the rollups.",
+    ),
+    law_check(
+        "L4", RATED, False,
+        "Each bucket lies in exactly one slice of one charge or in rating.unrated_usage; slices = lines.",
+    ),
+    law_check(
+        "L5", ISSUED, False,
+        "Lines = document; the hash chain verifies; issued = an independent rating of the pinned usage.",
+    ),
+    warning_check(
+        "no_rejected_events", LANDED,
+        "select count(*) from landing.rejected_events join landing.files using (file_id) where superseded_by is null",
+        "Records that are not valid events.",
+        "See landing.rejected_events: reason and detail say what to mend; land the mended file again.",
+    ),
+    warning_check(
+        "no_conflicts", POSTED,
+        "select count(*) from ledger.conflicts",
+        "Copies of an event with another payload than the one counted.",
+        "See ledger.conflicts: ask the producer which is right; correct by a void and a new correlation id.",
+    ),
+    warning_check(
+        "no_late_arrivals", ROLLED_UP,
+        "select count(*) from rollups.late_arrivals",
+        "Usage later than the lookback that waits for a run of its own.",
+        "The sensor late_arrivals launches that run; or materialize rollups/late_arrivals.",
+    ),
+    warning_check(
+        "no_unmetered_events", ROLLED_UP,
+        "select coalesce(sum(event_count), 0) from rollups.unmetered_events",
+        "Events whose type no metric reads.",
+        "See rollups.unmetered_events; add a metric to the catalog if they are to be billed.",
+    ),
+    warning_check(
+        "no_unreadable_values", ROLLED_UP,
+        "select coalesce(sum(event_count), 0) from rollups.unreadable_values",
+        "Events with a value that a metric cannot read.",
+        "See rollups.unreadable_values: a sample file and line are named; they hold their tenants' invoices.",
+    ),
+]  # fmt: skip

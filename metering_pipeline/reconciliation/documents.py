@@ -1,0 +1,258 @@
+"""L5: documents and their lines, and an independent rating of what each line pinned."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from metering_pipeline.reconciliation.independent_rating import (
+    Slice,
+    Tier,
+    UnknownChargeModelError,
+    flat_amount,
+    rounded,
+    starts_a_period,
+    usage_amount,
+)
+from metering_pipeline.reconciliation.statements import rows, statement
+
+PACKAGE = "metering_pipeline.reconciliation"
+SAMPLES = 5
+
+Finding = tuple[datetime, datetime, str | None, bool, dict[str, Any]]
+"""Window start, window end, tenant (None: the window), passed, figures."""
+
+
+@dataclass(frozen=True)
+class PinnedLine:
+    """A line, issued or drafted, with what it pinned and what its key has been billed with it."""
+
+    billing_date: date
+    tenant_id: str
+    document: str
+    line_number: int
+    charge_id: str
+    charge_version: int
+    subscription_id: str
+    subscription_version: int
+    component: str
+    metric: str | None
+    slice_start: datetime
+    slice_end: datetime
+    quantity: Decimal
+    rated_amount: Decimal
+    currency: str
+    billed: Decimal
+    event_count: int
+    value_sum: Decimal
+
+
+@dataclass(frozen=True)
+class LineFault:
+    """A line whose amount an independent rating does not confirm."""
+
+    line: PinnedLine
+    fault: str
+
+
+@dataclass(frozen=True)
+class _Charge:
+    plan_id: str
+    charge_model: str
+    aggregation: str | None
+    tiers: list[Tier]
+
+
+@dataclass(frozen=True)
+class _Subscription:
+    plan_id: str
+    time_zone: str
+    anchor: datetime
+    started_at: datetime
+    ended_at: datetime | None
+
+    def charges(self, start: datetime, plan_id: str) -> bool:
+        """Whether it has a slice of the plan that starts at the instant."""
+        return (
+            self.plan_id == plan_id
+            and (self.ended_at is None or start < self.ended_at)
+            and starts_a_period(start, self.time_zone, self.anchor, self.started_at)
+        )
+
+
+@dataclass(frozen=True)
+class _Prices:
+    charges: Mapping[tuple[str, int], _Charge]
+    subscriptions: Mapping[tuple[str, int], _Subscription]
+    minor_digits: Mapping[str, int]
+
+
+@dataclass
+class _Day:
+    """What was found for one billing date."""
+
+    documents: int = 0
+    faults: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(dict))
+    broken_series: set[str] = field(default_factory=set)
+
+    def blame(self, tenant_id: str, document: str, faults: Iterable[str]) -> None:
+        self.faults[tenant_id].setdefault(document, []).extend(faults)
+
+
+def line_faults(connection: psycopg.Connection, lines: Iterable[PinnedLine]) -> list[LineFault]:
+    """The lines whose billed amount differs from an independent rating of what they pinned."""
+    prices = _read_prices(connection)
+    faults = []
+    for line in lines:
+        fault = _line_fault(line, prices)
+        if fault is not None:
+            faults.append(LineFault(line, fault))
+    return faults
+
+
+def document_findings(
+    connection: psycopg.Connection, window_start: datetime, window_end: datetime
+) -> Iterator[Finding]:
+    """Evaluate the documents of the billing dates in [window_start, window_end), date by date."""
+    parameters = {"window_start": window_start, "window_end": window_end}
+    days: defaultdict[date, _Day] = defaultdict(_Day)
+    for known in rows(connection, PACKAGE, "known_billing_dates", parameters):
+        days[known.billing_date] = _Day()
+    _check_documents(connection, parameters, days)
+    _check_series_heads(connection, parameters, days)
+    with connection.cursor(row_factory=class_row(PinnedLine)) as cursor:
+        lines = cursor.execute(statement(PACKAGE, "issued_keys"), parameters).fetchall()
+    for each in line_faults(connection, lines):
+        days[each.line.billing_date].blame(
+            each.line.tenant_id, each.line.document, [f"line {each.line.line_number}: {each.fault}"]
+        )
+    for billing_date in sorted(days):
+        yield from _day_findings(billing_date, days[billing_date])
+
+
+def _check_documents(
+    connection: psycopg.Connection, parameters: Mapping[str, Any], days: defaultdict[date, _Day]
+) -> None:
+    for row in rows(connection, PACKAGE, "issued_documents", parameters):
+        day = days[row.billing_date]
+        day.documents += 1
+        if row.faults:
+            day.blame(row.tenant_id, row.invoice_number, row.faults)
+        if row.number_missing:
+            day.broken_series.add(row.series)
+        elif row.chain_broken:
+            # Either of the two was changed; which one, the chain alone cannot tell.
+            for tenant_id in {row.tenant_id, row.previous_tenant_id} - {None}:
+                day.blame(tenant_id, row.invoice_number, ["the chain breaks before it"])
+
+
+def _check_series_heads(
+    connection: psycopg.Connection, parameters: Mapping[str, Any], days: defaultdict[date, _Day]
+) -> None:
+    first = parameters["window_start"].astimezone(UTC).date()
+    for row in rows(connection, PACKAGE, "series_heads"):
+        billing_date = row.billing_date or first
+        if billing_date < first or _midnight(billing_date) >= parameters["window_end"]:
+            continue
+        if row.number_missing or row.tenant_id is None:
+            days[billing_date].broken_series.add(row.series)
+        else:
+            document = f"head of series {row.series}"
+            days[billing_date].blame(row.tenant_id, document, ["the chain breaks after it"])
+
+
+def _day_findings(billing_date: date, day: _Day) -> Iterator[Finding]:
+    start = _midnight(billing_date)
+    end = start + timedelta(days=1)
+    figures = {
+        "documents": day.documents,
+        "failing_documents": sum(len(documents) for documents in day.faults.values()),
+        "failing_tenants": len(day.faults),
+        "broken_series": sorted(day.broken_series),
+    }
+    yield start, end, None, not day.faults and not day.broken_series, figures
+    for tenant_id, documents in sorted(day.faults.items()):
+        samples = [
+            {"document": document, "faults": faults[:SAMPLES]}
+            for document, faults in sorted(documents.items())[:SAMPLES]
+        ]
+        yield start, end, tenant_id, False, {"documents": len(documents), "samples": samples}
+
+
+def _line_fault(line: PinnedLine, prices: _Prices) -> str | None:
+    charge = prices.charges.get((line.charge_id, line.charge_version))
+    subscription = prices.subscriptions.get((line.subscription_id, line.subscription_version))
+    if charge is None or subscription is None:
+        return "the pinned version of the charge or subscription is not in the catalog"
+    pinned = {"count": Decimal(line.event_count), "sum": line.value_sum}.get(
+        charge.aggregation or ""
+    )
+    if pinned is not None and pinned != line.quantity:
+        return f"quantity is {line.quantity}, its pinned usage {pinned}"
+    try:
+        amount = _due(line, charge, subscription, prices.minor_digits[line.currency])
+    except UnknownChargeModelError as error:
+        return str(error)
+    if line.rated_amount == 0 and _was_withdrawn(line, charge, prices):
+        amount = Decimal(0)
+    if amount != line.rated_amount:
+        return f"rated {line.rated_amount}, independently {amount} {line.currency}"
+    if amount != line.billed:
+        return f"billed {line.billed} in all, independently {amount} {line.currency}"
+    return None
+
+
+def _due(
+    line: PinnedLine, charge: _Charge, subscription: _Subscription, minor_digits: int
+) -> Decimal:
+    if not subscription.charges(line.slice_start, charge.plan_id):
+        return Decimal(0)
+    if line.component == "flat":
+        part = Slice(line.slice_start, line.slice_end, subscription.time_zone, subscription.anchor)
+        return rounded(flat_amount(charge.tiers, part), minor_digits)
+    return rounded(usage_amount(charge.charge_model, charge.tiers, line.quantity), minor_digits)
+
+
+def _was_withdrawn(line: PinnedLine, charge: _Charge, prices: _Prices) -> bool:
+    """Whether a later version of the subscription no longer has the slice: all of it goes back."""
+    return any(
+        not subscription.charges(line.slice_start, charge.plan_id)
+        for (subscription_id, version), subscription in prices.subscriptions.items()
+        if subscription_id == line.subscription_id and version > line.subscription_version
+    )
+
+
+def _read_prices(connection: psycopg.Connection) -> _Prices:
+    charges = {
+        (row.charge_id, row.version): _Charge(
+            row.plan_id,
+            row.charge_model,
+            row.aggregation,
+            [
+                Tier(*tier)
+                for tier in zip(row.up_to, row.unit_amounts, row.flat_amounts, strict=True)
+            ],
+        )
+        for row in rows(connection, PACKAGE, "charges")
+    }
+    subscriptions = {
+        (row.subscription_id, row.version): _Subscription(
+            row.plan_id,
+            row.time_zone,
+            datetime.combine(row.anchor_date, row.anchor_time),
+            row.started_at,
+            row.ended_at,
+        )
+        for row in rows(connection, PACKAGE, "subscriptions")
+    }
+    currencies = {row.currency: row.minor_digits for row in rows(connection, PACKAGE, "currencies")}
+    return _Prices(charges, subscriptions, currencies)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

@@ -1,0 +1,149 @@
+"""The laws L1 to L5: evaluated for windows, each evaluation kept as rows.
+
+L1 to L3 have one window a landing hour; L4 one a UTC month of usage; L5 one a billing date.
+Every evaluation adds a row for the window (tenant_id null) and one for each tenant that failed.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from metering_pipeline.reconciliation.documents import document_findings
+from metering_pipeline.reconciliation.statements import rows, statement
+
+PACKAGE = "metering_pipeline.reconciliation"
+LAWS = ("L1", "L2", "L3", "L4", "L5")
+MEANINGS = {
+    "L1": "records of a file version = accepted + rejected",
+    "L2": "accepted rows of current file versions = owned + duplicates + conflicts + voids",
+    "L3": "digests of landing = ledger = contributions = hourly usage",
+    "L4": "hourly usage = rated + unrated; tier slices = lines",
+    "L5": "lines = document; the chain verifies; issued = rated independently",
+}
+
+
+@dataclass(frozen=True)
+class LawResult:
+    """One row of ``reconciliation.law_results``: a window as a whole (tenant_id None), or a tenant
+    that failed in it. The window is half-open; the figures depend on the law."""
+
+    law: str
+    window_start: datetime
+    window_end: datetime
+    tenant_id: str | None
+    passed: bool
+    figures: dict[str, Any]
+    evaluated_at: datetime
+
+
+@dataclass(frozen=True)
+class LawState:
+    """Where a law stands, by the newest evaluation of each of its windows."""
+
+    law: str
+    meaning: str
+    windows: int
+    red_windows: int
+    red_tenants: list[str]
+    last_evaluated_at: datetime | None
+    sample_window_start: datetime | None
+    sample_figures: dict[str, Any] | None
+
+
+def evaluate(
+    connection: psycopg.Connection,
+    law: str,
+    window_start: datetime,
+    window_end: datetime,
+    now: datetime,
+) -> list[LawResult]:
+    """Evaluate a law for every window of it in [window_start, window_end) and keep the results.
+
+    Windows are those that hold something, or that were evaluated before: a red one turns green by
+    an evaluation only. ``now`` is the clock written as evaluated_at. Each window's row comes before
+    its tenants'. A connection outside of a transaction gets one of its own (REPEATABLE READ,
+    committed at the end); inside of one the caller's snapshot counts. Raises ValueError for an
+    unknown law.
+    """
+    if law not in LAWS:
+        raise ValueError(f"{law!r} is not a law. Laws: {', '.join(LAWS)}.")
+    with _one_snapshot(connection):
+        parameters = {
+            "evaluation_id": _next_evaluation(connection),
+            "window_start": window_start,
+            "window_end": window_end,
+            "now": now,
+        }
+        if law == "L5":
+            return _evaluate_documents(connection, parameters)
+        with connection.cursor(row_factory=class_row(LawResult)) as cursor:
+            return cursor.execute(statement(PACKAGE, law), parameters).fetchall()
+
+
+def law_state(connection: psycopg.Connection) -> list[LawState]:
+    """One state a law, in order, laws never evaluated included."""
+    known = {row.law: row for row in rows(connection, PACKAGE, "law_state")}
+    return [
+        LawState(
+            law=law,
+            meaning=MEANINGS[law],
+            windows=known[law].windows if law in known else 0,
+            red_windows=known[law].red_windows if law in known else 0,
+            red_tenants=known[law].red_tenants if law in known else [],
+            last_evaluated_at=known[law].last_evaluated_at if law in known else None,
+            sample_window_start=known[law].window_start if law in known else None,
+            sample_figures=known[law].figures if law in known else None,
+        )
+        for law in LAWS
+    ]
+
+
+def _evaluate_documents(
+    connection: psycopg.Connection, parameters: dict[str, Any]
+) -> list[LawResult]:
+    results = [
+        LawResult("L5", start, end, tenant_id, passed, figures, parameters["now"])
+        for start, end, tenant_id, passed, figures in document_findings(
+            connection, parameters["window_start"], parameters["window_end"]
+        )
+    ]
+    _keep(connection, parameters["evaluation_id"], results)
+    return results
+
+
+def _keep(connection: psycopg.Connection, evaluation_id: int, results: Sequence[LawResult]) -> None:
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            statement(PACKAGE, "keep_result"),
+            [
+                {**vars(result), "evaluation_id": evaluation_id, "figures": Jsonb(result.figures)}
+                for result in results
+            ],
+        )
+
+
+def _next_evaluation(connection: psycopg.Connection) -> int:
+    row = connection.execute("select nextval('reconciliation.evaluation_ids')").fetchone()
+    assert row is not None  # noqa: S101 - a select without a table gives a row
+    return int(row[0])
+
+
+@contextmanager
+def _one_snapshot(connection: psycopg.Connection) -> Iterator[None]:
+    if connection.info.transaction_status != TransactionStatus.IDLE:
+        yield
+        return
+    isolation = connection.isolation_level
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    try:
+        with connection.transaction():
+            yield
+    finally:
+        connection.isolation_level = isolation

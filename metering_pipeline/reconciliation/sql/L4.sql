@@ -1,0 +1,343 @@
+-- L4: hourly usage = rated + unrated usage, tier slices = lines, lines rounded once; per UTC month and tenant.
+-- Tenants whose usage has changed since it was rated are left out of the comparison of usage.
+with
+bounds as (
+    select
+        date_trunc('month', %(window_start)s::timestamptz at time zone 'UTC') at time zone 'UTC' as first_instant,
+        (
+            date_trunc('month', %(window_end)s::timestamptz at time zone 'UTC' - interval '1 microsecond')
+            + interval '1 month'
+        ) at time zone 'UTC' as end_instant
+),
+
+unsettled as materialized (
+    select tenant_id from rating.touched
+    union
+    select tenant_id from rating.changed_ranges
+    union
+    select tenant_id from rollups.touched_days
+),
+
+-- 1. Each bucket, or piece of one, lies in exactly one slice of one charge, or in the unrated usage.
+-- (An unreadable value is no usage of a bucket.)
+rolled_up as (
+    select
+        date_trunc('month', hour at time zone 'UTC') as month,
+        tenant_id,
+        metric,
+        sum(event_count) as rolled_up_count,
+        sum(event_digest) as rolled_up_digest,
+        sum(payload_digest) as rolled_up_payload_digest
+    from rollups.usage_hourly
+    where
+        hour >= (select bounds.first_instant from bounds)
+        and hour < (select bounds.end_instant from bounds)
+    group by date_trunc('month', hour at time zone 'UTC'), tenant_id, metric
+),
+
+assigned as (
+    select
+        date_trunc('month', day::timestamp) as month,
+        tenant_id,
+        metric,
+        event_count,
+        0 as unrated_count,
+        event_digest,
+        payload_digest
+    from rating.period_usage_daily
+    where
+        day >= (select (bounds.first_instant at time zone 'UTC')::date from bounds)
+        and day < (select (bounds.end_instant at time zone 'UTC')::date from bounds)
+    union all
+    select
+        date_trunc('month', piece_start at time zone 'UTC') as month,
+        tenant_id,
+        metric,
+        event_count,
+        event_count as unrated_count,
+        event_digest,
+        payload_digest
+    from rating.unrated_usage
+    where
+        reason <> 'unreadable_value'
+        and piece_start >= (select bounds.first_instant from bounds)
+        and piece_start < (select bounds.end_instant from bounds)
+),
+
+assigned_sums as (
+    select
+        month,
+        tenant_id,
+        metric,
+        sum(event_count) as assigned_count,
+        sum(unrated_count) as unrated_count,
+        sum(event_digest) as assigned_digest,
+        sum(payload_digest) as assigned_payload_digest
+    from assigned
+    group by month, tenant_id, metric
+),
+
+judged_usage as materialized (
+    select
+        month,
+        tenant_id,
+        metric,
+        coalesce(rolled_up.rolled_up_count, 0) as rolled_up_count,
+        coalesce(assigned_sums.assigned_count, 0) as assigned_count,
+        coalesce(assigned_sums.unrated_count, 0) as unrated_count,
+        unsettled.tenant_id is not null as is_unsettled,
+        unsettled.tenant_id is not null
+        or (
+            coalesce(rolled_up.rolled_up_count, 0) = coalesce(assigned_sums.assigned_count, 0)
+            and coalesce(rolled_up.rolled_up_digest, 0) = coalesce(assigned_sums.assigned_digest, 0)
+            and coalesce(rolled_up.rolled_up_payload_digest, 0) = coalesce(assigned_sums.assigned_payload_digest, 0)
+        ) as passed
+    from rolled_up
+    full outer join assigned_sums using (month, tenant_id, metric)
+    left join unsettled using (tenant_id)
+),
+
+-- 2. Lines: the sum of their slices, rounded once; a usage line is the sum of its days.
+lines as materialized (
+    select
+        lines.*,
+        date_trunc('month', lines.slice_start at time zone 'UTC') as month,
+        currencies.minor_digits,
+        metrics.aggregation,
+        -- an issued line keeps its quantity when only the metric's definition has changed since
+        exists (
+            select 1
+            from invoices.issued_invoice_lines as issued
+            where
+                issued.subscription_id = lines.subscription_id
+                and issued.charge_id = lines.charge_id
+                and issued.component = lines.component
+                and issued.slice_start = lines.slice_start
+        ) as is_issued
+    from rating.rated_lines as lines
+    left join catalog.currencies on lines.currency = currencies.currency
+    left join catalog.metrics on lines.metric = metrics.metric
+    where
+        lines.slice_start >= (select bounds.first_instant from bounds)
+        and lines.slice_start < (select bounds.end_instant from bounds)
+),
+
+slice_sums as (
+    select subscription_id, charge_id, component, slice_start, currency, sum(amount) as slices_amount
+    from rating.tier_slices
+    where
+        slice_start >= (select bounds.first_instant from bounds)
+        and slice_start < (select bounds.end_instant from bounds)
+    group by subscription_id, charge_id, component, slice_start, currency
+),
+
+usage_sums as (
+    select
+        subscription_id,
+        charge_id,
+        slice_start,
+        'usage' as component,
+        min(tenant_id) as tenant_id,
+        sum(event_count) as event_count,
+        sum(value_sum) as value_sum,
+        min(value_min) as value_min,
+        max(value_max) as value_max,
+        (array_agg(value_latest order by latest_at desc nulls last, latest_fingerprint desc))[1] as value_latest,
+        sum(event_digest) as event_digest,
+        sum(payload_digest) as payload_digest
+    from rating.period_usage_daily
+    where
+        slice_start >= (select bounds.first_instant from bounds)
+        and slice_start < (select bounds.end_instant from bounds)
+    group by subscription_id, charge_id, slice_start
+),
+
+compared_lines as (
+    select
+        coalesce(lines.month, date_trunc('month', slice_start at time zone 'UTC')) as month,
+        coalesce(lines.tenant_id, usage_sums.tenant_id, subscriptions.tenant_id) as tenant_id,
+        subscription_id,
+        charge_id,
+        component,
+        slice_start,
+        array_remove(array[
+            case when lines.tenant_id is null then 'usage or slices without a line' end,
+            case
+                when lines.exact_amount is distinct from coalesce(slice_sums.slices_amount, 0)
+                    then 'slices do not add up to the line'
+            end,
+            case
+                when lines.amount is distinct from round(lines.exact_amount, lines.minor_digits)
+                    then 'amount is not the exact amount rounded'
+            end,
+            case
+                when
+                    component = 'usage'
+                    and (
+                        lines.event_count is distinct from coalesce(usage_sums.event_count, 0)
+                        or lines.event_digest is distinct from coalesce(usage_sums.event_digest, 0)
+                        or lines.payload_digest is distinct from coalesce(usage_sums.payload_digest, 0)
+                    )
+                    then 'days do not add up to the line'
+            end,
+            case
+                when
+                    component = 'usage'
+                    and not lines.is_issued
+                    and lines.quantity is distinct from coalesce(
+                        case lines.aggregation
+                            when 'count' then usage_sums.event_count
+                            when 'sum' then usage_sums.value_sum
+                            when 'min' then usage_sums.value_min
+                            when 'max' then usage_sums.value_max
+                            when 'latest' then usage_sums.value_latest
+                        end,
+                        0
+                    )
+                    then 'quantity is not that of the days'
+            end
+        ], null) as faults
+    from lines
+    full outer join slice_sums using (subscription_id, charge_id, component, slice_start, currency)
+    full outer join usage_sums using (subscription_id, charge_id, component, slice_start)
+    left join catalog.current_subscriptions as subscriptions using (subscription_id)
+),
+
+judged_lines as materialized (
+    select *, cardinality(faults) = 0 as passed
+    from compared_lines
+    where not exists (
+        select 1
+        from rating.touched_slices as waiting
+        where
+            waiting.subscription_id = compared_lines.subscription_id
+            and waiting.charge_id = compared_lines.charge_id
+            and waiting.component = compared_lines.component
+            and waiting.slice_start = compared_lines.slice_start
+    )
+),
+
+usage_figures as (
+    select
+        month,
+        tenant_id,
+        (
+            array_agg(
+                jsonb_build_object(
+                    'metric', metric, 'rolled_up', rolled_up_count, 'rated', assigned_count - unrated_count,
+                    'unrated', unrated_count
+                )
+                order by metric
+            ) filter (where not passed)
+        )[1:5] as samples
+    from judged_usage
+    group by month, tenant_id
+    having not bool_and(passed)
+),
+
+line_figures as (
+    select
+        month,
+        tenant_id,
+        count(*) filter (where not passed) as failing_lines,
+        (
+            array_agg(
+                jsonb_build_object(
+                    'subscription_id', subscription_id, 'charge_id', charge_id, 'component', component,
+                    'slice_start', slice_start, 'faults', to_jsonb(faults)
+                )
+                order by subscription_id, charge_id, slice_start
+            ) filter (where not passed)
+        )[1:5] as samples
+    from judged_lines
+    group by month, tenant_id
+    having not bool_and(passed)
+),
+
+failing as materialized (
+    select
+        month,
+        tenant_id,
+        jsonb_build_object(
+            'usage', coalesce(to_jsonb(usage_figures.samples), '[]'),
+            'failing_lines', coalesce(line_figures.failing_lines, 0),
+            'lines', coalesce(to_jsonb(line_figures.samples), '[]')
+        ) as figures
+    from usage_figures
+    full outer join line_figures using (month, tenant_id)
+),
+
+windows as (
+    select month from judged_usage
+    union
+    select month from judged_lines
+    union
+    select window_start at time zone 'UTC'
+    from reconciliation.law_results
+    where
+        law = 'L4'
+        and window_start >= (select bounds.first_instant from bounds)
+        and window_start < (select bounds.end_instant from bounds)
+),
+
+usage_totals as (
+    select
+        month,
+        sum(rolled_up_count) as rolled_up_count,
+        sum(assigned_count) as assigned_count,
+        sum(unrated_count) as unrated_count,
+        count(distinct tenant_id) filter (where is_unsettled) as unsettled_tenants
+    from judged_usage
+    group by month
+),
+
+line_totals as (
+    select month, count(*) as lines
+    from judged_lines
+    group by month
+),
+
+failing_totals as (
+    select month, count(*) as failing_tenants, count(*) filter (where tenant_id is null) as unknown_tenants
+    from failing
+    group by month
+),
+
+results as (
+    select
+        month,
+        null::text as tenant_id,
+        failing_totals.month is null as passed,
+        jsonb_build_object(
+            'rolled_up', coalesce(usage_totals.rolled_up_count, 0),
+            'rated', coalesce(usage_totals.assigned_count - usage_totals.unrated_count, 0),
+            'unrated', coalesce(usage_totals.unrated_count, 0),
+            'lines', coalesce(line_totals.lines, 0),
+            'tenants_left_out', coalesce(usage_totals.unsettled_tenants, 0),
+            'failing_tenants', coalesce(failing_totals.failing_tenants, 0)
+        ) as figures
+    from windows
+    left join usage_totals using (month)
+    left join line_totals using (month)
+    left join failing_totals using (month)
+    union all
+    select month, tenant_id, false as passed, figures
+    from failing
+    where tenant_id is not null
+)
+
+insert into reconciliation.law_results (
+    evaluation_id, law, window_start, window_end, tenant_id, passed, figures, evaluated_at
+)
+select
+    %(evaluation_id)s,
+    'L4',
+    month at time zone 'UTC',
+    (month + interval '1 month') at time zone 'UTC',
+    tenant_id,
+    passed,
+    figures,
+    %(now)s
+from results
+order by month, tenant_id nulls first
+returning law, window_start, window_end, tenant_id, passed, figures, evaluated_at

@@ -1,0 +1,139 @@
+-- Issued documents of a range of billing dates with their faults: content, lines, usage and the hash chain.
+with
+documents as materialized (
+    select *
+    from invoices.issued_invoices
+    where
+        billing_date >= (%(window_start)s::timestamptz at time zone 'UTC')::date
+        and billing_date < (%(window_end)s::timestamptz at time zone 'UTC')
+),
+
+-- The chain: each document with the one before it in its series.
+chained as (
+    select
+        invoice_number,
+        lag(series_number) over series_order as previous_number,
+        lag(content_sha256) over series_order as previous_content_sha256,
+        lag(tenant_id) over series_order as previous_tenant_id
+    from invoices.issued_invoices
+    window series_order as (partition by series order by series_number)
+),
+
+usage_sums as (
+    select
+        days.invoice_number,
+        days.line_number,
+        sum(days.event_count) as event_count,
+        sum(days.event_digest) as event_digest,
+        sum(days.payload_digest) as payload_digest,
+        encode(sha256(convert_to(
+            string_agg(
+                concat_ws(
+                    ',', to_char(days.day, 'YYYY-MM-DD'), days.event_count, days.value_sum,
+                    days.event_digest, days.payload_digest
+                ),
+                chr(10)
+                order by days.day
+            ), 'UTF8'
+        )), 'hex') as usage_sha256
+    from invoices.issued_usage as days
+    inner join documents on days.invoice_number = documents.invoice_number
+    group by days.invoice_number, days.line_number
+),
+
+lines as (
+    select
+        lines.invoice_number,
+        count(*) as line_count,
+        max(lines.line_number) as last_line,
+        sum(lines.amount) as amount,
+        count(*) filter (
+            where
+                lines.event_count <> coalesce(usage_sums.event_count, 0)
+                or lines.event_digest <> coalesce(usage_sums.event_digest, 0)
+                or lines.payload_digest <> coalesce(usage_sums.payload_digest, 0)
+        ) as lines_unlike_usage,
+        count(*) filter (
+            where lines.tenant_id <> documents.tenant_id or lines.currency <> documents.currency
+        ) as foreign_lines,
+        jsonb_agg(
+            jsonb_build_object(
+                'line_number', lines.line_number,
+                'subscription_id', lines.subscription_id,
+                'tenant_id', lines.tenant_id,
+                'charge_id', lines.charge_id,
+                'charge_version', lines.charge_version,
+                'subscription_version', lines.subscription_version,
+                'component', lines.component,
+                'metric', lines.metric,
+                'slice_start', to_char(lines.slice_start at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                'slice_end', to_char(lines.slice_end at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                'quantity', lines.quantity::text,
+                'event_count', lines.event_count,
+                'event_digest', lines.event_digest::text,
+                'payload_digest', lines.payload_digest::text,
+                'rated_amount', lines.rated_amount::text,
+                'amount', lines.amount::text,
+                'currency', lines.currency,
+                'kind', lines.kind,
+                'description', lines.description,
+                'usage_sha256', usage_sums.usage_sha256
+            )
+            order by lines.line_number
+        ) as content
+    from invoices.issued_invoice_lines as lines
+    inner join documents on lines.invoice_number = documents.invoice_number
+    left join usage_sums
+        on lines.invoice_number = usage_sums.invoice_number and lines.line_number = usage_sums.line_number
+    group by lines.invoice_number
+)
+
+select
+    documents.billing_date,
+    documents.tenant_id,
+    documents.invoice_number,
+    documents.series,
+    chained.previous_tenant_id,
+    array_remove(array[
+        case
+            when documents.content_sha256 <> encode(sha256(convert_to(documents.content, 'UTF8')), 'hex')
+                then 'content does not have its hash'
+        end,
+        case
+            when not pg_input_is_valid(documents.content, 'jsonb') then 'content is not JSON'
+            when
+                documents.content::jsonb <> jsonb_build_object(
+                    'invoice_number', documents.invoice_number,
+                    'series', documents.series,
+                    'series_number', documents.series_number,
+                    'document_kind', documents.document_kind,
+                    'tenant_id', documents.tenant_id,
+                    'subscription_id', documents.subscription_id,
+                    'legal_entity', documents.legal_entity,
+                    'currency', documents.currency,
+                    'total', documents.total::text,
+                    'billing_date', to_char(documents.billing_date, 'YYYY-MM-DD'),
+                    'bill_at', to_char(documents.bill_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                    'catalog_version', documents.catalog_version,
+                    'issued_at', to_char(documents.issued_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                    'previous_sha256', documents.previous_sha256,
+                    'lines', coalesce(lines.content, '[]')
+                ) then 'content differs from the columns, the lines or their usage'
+        end,
+        case when documents.total <> coalesce(lines.amount, 0) then 'lines do not add up to the total' end,
+        case
+            when coalesce(lines.last_line, 0) <> coalesce(lines.line_count, 0) then 'line numbers have a gap'
+        end,
+        case when lines.foreign_lines > 0 then 'a line has another tenant or currency' end,
+        case when lines.lines_unlike_usage > 0 then 'the pinned usage does not add up to its line' end,
+        case
+            when (documents.document_kind = 'credit_note') <> (documents.total < 0)
+                then 'the kind of document does not fit its total'
+        end
+    ], null) as faults,
+    documents.previous_sha256 <> coalesce(chained.previous_content_sha256, repeat('0', 64)) as chain_broken,
+    documents.series_number <> coalesce(chained.previous_number, 0) + 1 as number_missing
+from documents
+inner join chained on documents.invoice_number = chained.invoice_number
+left join lines on documents.invoice_number = lines.invoice_number
+order by documents.billing_date, documents.series, documents.series_number

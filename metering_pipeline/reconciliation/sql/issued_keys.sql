@@ -1,0 +1,64 @@
+-- Issued lines of a range of billing dates with what was issued for their key until then, and what they pinned.
+with
+lines as materialized (
+    select
+        lines.*,
+        documents.billing_date,
+        documents.series_number,
+        documents.tenant_id as billed_tenant_id
+    from invoices.issued_invoice_lines as lines
+    inner join invoices.issued_invoices as documents on lines.invoice_number = documents.invoice_number
+    where
+        documents.billing_date >= (%(window_start)s::timestamptz at time zone 'UTC')::date
+        and documents.billing_date < (%(window_end)s::timestamptz at time zone 'UTC')
+),
+
+issued_until as (
+    select lines.invoice_number, lines.line_number, sum(earlier.amount) as amount
+    from lines
+    inner join invoices.issued_invoice_lines as earlier
+        on lines.subscription_id = earlier.subscription_id
+            and lines.charge_id = earlier.charge_id
+            and lines.component = earlier.component
+            and lines.slice_start = earlier.slice_start
+            and lines.currency = earlier.currency
+    inner join invoices.issued_invoices as documents on earlier.invoice_number = documents.invoice_number
+    where (documents.billing_date, documents.series_number) <= (lines.billing_date, lines.series_number)
+    group by lines.invoice_number, lines.line_number
+),
+
+pinned as (
+    select
+        days.invoice_number,
+        days.line_number,
+        sum(days.event_count) as event_count,
+        sum(days.value_sum) as value_sum
+    from invoices.issued_usage as days
+    inner join lines on days.invoice_number = lines.invoice_number and days.line_number = lines.line_number
+    group by days.invoice_number, days.line_number
+)
+
+select
+    lines.billing_date,
+    lines.billed_tenant_id as tenant_id,
+    lines.invoice_number as document,
+    lines.line_number,
+    lines.charge_id,
+    lines.charge_version,
+    lines.subscription_id,
+    lines.subscription_version,
+    lines.component,
+    lines.metric,
+    lines.slice_start,
+    lines.slice_end,
+    lines.quantity,
+    lines.rated_amount,
+    lines.currency,
+    issued_until.amount as billed,
+    coalesce(pinned.event_count, 0) as event_count,
+    coalesce(pinned.value_sum, 0) as value_sum
+from lines
+inner join issued_until
+    on lines.invoice_number = issued_until.invoice_number and lines.line_number = issued_until.line_number
+left join pinned on lines.invoice_number = pinned.invoice_number and lines.line_number = pinned.line_number
+order by lines.invoice_number, lines.line_number

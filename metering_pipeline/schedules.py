@@ -1,0 +1,31 @@
+"""When the pipeline runs by itself."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dagster as dg
+
+
+from metering_pipeline.jobs import billing, hourly
+from metering_pipeline.partitions import HOUR_FORMAT
+from metering_pipeline.settings import HOUR, hour_of
+
+
+@dg.schedule(cron_schedule="12 * * * *", job=hourly, execution_timezone="UTC")
+def every_hour(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+    """The hour that has closed, and for freshness the one now running."""
+    tick = context.scheduled_execution_time
+    closed = hour_of(tick) - HOUR
+    for hour in (closed, hour_of(tick)):
+        key = hour.strftime(HOUR_FORMAT)
+        yield dg.RunRequest(run_key=f"{key} at {tick.isoformat()}", partition_key=key)
+
+
+@dg.schedule(cron_schedule="30 1 * * *", job=billing, execution_timezone="UTC")
+def every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Issues what was due by the end of yesterday (UTC); catching up is one run of the newest date."""
+    yesterday = (context.scheduled_execution_time - timedelta(days=1)).date()
+    return dg.RunRequest(run_key=yesterday.isoformat(), partition_key=yesterday.isoformat())
+
+
+schedules = [every_hour, every_day]

@@ -1,0 +1,63 @@
+-- The six stages, in the order the data flows, and beside them the catalog (what is sold to whom)
+-- and staging (views that rename and cast).
+create schema landing;
+create schema ledger;
+create schema rollups;
+create schema rating;
+create schema invoices;
+create schema reconciliation;
+create schema if not exists catalog;
+create schema staging;
+
+-- The settings that SQL must know, written by the pipeline from its environment.
+create table catalog.settings (
+    name text primary key,
+    value text not null
+);
+
+create function catalog.setting_hours(setting_name text) returns interval
+language sql stable as $$
+    select make_interval(hours => value::integer)
+    from catalog.settings
+    where name = setting_name
+$$;
+
+-- Makes the missing UTC-day partitions of a table. Each is built beside the table and attached,
+-- so that readers never wait. Runs as the tables' owner: the pipeline itself may not create tables.
+create function catalog.ensure_day_partitions(parent_schema text, parent_table text, days date[])
+returns integer
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    day date;
+    partition_name text;
+    parent_oid oid;
+    made integer := 0;
+begin
+    if (parent_schema, parent_table) not in (('landing', 'usage_events'), ('ledger', 'usage_events')) then
+        raise exception 'table %.% is not partitioned by day', parent_schema, parent_table;
+    end if;
+    parent_oid := format('%I.%I', parent_schema, parent_table)::regclass;
+    perform pg_advisory_xact_lock(hashtextextended('partitions of ' || parent_schema, 0));
+    foreach day in array days loop
+        partition_name := format('%s_%s', parent_table, to_char(day, 'YYYYMMDD'));
+        if not exists (
+            select 1
+            from pg_inherits
+            where inhparent = parent_oid
+                and inhrelid = to_regclass(format('%I.%I', parent_schema, partition_name))
+        ) then
+            execute format(
+                'create table %I.%I (like %I.%I including all)',
+                parent_schema, partition_name, parent_schema, parent_table
+            );
+            execute format(
+                'alter table %I.%I attach partition %I.%I for values from (%L) to (%L)',
+                parent_schema, parent_table, parent_schema, partition_name,
+                day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00'
+            );
+            made := made + 1;
+        end if;
+    end loop;
+    return made;
+end
+$$;

@@ -1,0 +1,53 @@
+-- One row an hour from the first hour on, written by listings, empty hours too.
+-- Sealed: listed after the hour's end plus the settle time, and every file seen there is landed.
+create table landing.hours (
+    landed_hour timestamptz primary key,
+    file_count integer not null,
+    listed_at timestamptz not null,
+    landed_at timestamptz,
+    sealed boolean not null
+);
+
+-- One row a file version. The current version of a key is the one not superseded.
+create table landing.files (
+    file_id bigint generated always as identity primary key,
+    file_key text collate "C" not null,
+    landed_hour timestamptz not null,
+    content_sha256 text not null,
+    size_bytes bigint not null,
+    accepted_count bigint not null,
+    rejected_count bigint not null,
+    earliest_event_date date not null,
+    future_tolerance_minutes integer not null,
+    superseded_by bigint references landing.files,
+    landed_at timestamptz not null
+);
+create unique index files_current_version on landing.files (file_key) where superseded_by is null;
+create index files_by_hour on landing.files (landed_hour);
+
+-- Every valid event as received. Append-only; the quantity is exact, the properties are canonical JSON text.
+create table landing.usage_events (
+    landed_hour timestamptz not null,
+    file_id bigint not null,
+    line_number bigint not null,
+    tenant_id text collate "C" not null,
+    event_type text collate "C" not null,
+    occurred_at timestamptz not null,
+    correlation_id text collate "C" not null,
+    quantity numeric not null,
+    properties text not null,
+    void boolean not null
+) partition by range (landed_hour);
+create index usage_events_by_hour on landing.usage_events using brin (landed_hour, file_id) with (pages_per_range = 32);
+
+-- Every record that is not a valid event, with the reason and the bytes as they came.
+create table landing.rejected_events (
+    landed_hour timestamptz not null,
+    file_id bigint not null references landing.files,
+    line_number bigint not null,
+    reason text not null,
+    detail text not null,
+    raw_line bytea not null,
+    primary key (file_id, line_number)
+);
+create index rejected_events_by_hour on landing.rejected_events (landed_hour);

@@ -1,0 +1,173 @@
+-- What rating still owes: usage that changed, by tenant, metric and UTC day.
+create table rating.touched (
+    tenant_id text collate "C" not null,
+    metric text collate "C" not null,
+    day date not null,
+    primary key (tenant_id, metric, day)
+);
+
+-- Spans of time whose usage must be attributed anew: a period or a charge's slice came, went or moved.
+-- Written by the billing periods, consumed by the usage of the periods.
+create table rating.changed_ranges (
+    tenant_id text collate "C" not null,
+    metric text collate "C" not null,
+    range_start timestamptz not null,
+    range_end timestamptz not null,
+    primary key (tenant_id, metric, range_start, range_end)
+);
+
+-- Slices whose line must be rated again. Written by both, consumed by the rated lines.
+create table rating.touched_slices (
+    subscription_id text not null,
+    charge_id text not null,
+    component text not null,
+    slice_start timestamptz not null,
+    primary key (subscription_id, charge_id, component, slice_start)
+);
+
+-- The catalog and the end of the landed hours that the billing periods were built from.
+create table rating.built_from (
+    only_row boolean primary key default true check (only_row),
+    catalog_version bigint,
+    horizon timestamptz
+);
+insert into rating.built_from (only_row) values (true);
+
+create table rating.billing_periods (
+    subscription_id text not null,
+    tenant_id text collate "C" not null,
+    plan_id text not null,
+    subscription_version integer not null,
+    currency text not null,
+    time_zone text not null,
+    period_start timestamptz not null,
+    period_end timestamptz not null,
+    full_period_start timestamptz not null,
+    full_period_end timestamptz not null,
+    primary key (subscription_id, period_start)
+);
+create index billing_periods_by_tenant on rating.billing_periods (tenant_id, period_start);
+
+-- What is charged when: each charge in each period, with the version and the price in force.
+-- Without a version there is no price yet: its usage is unrated.
+create table rating.charge_slices (
+    subscription_id text not null,
+    charge_id text not null,
+    component text not null,
+    slice_start timestamptz not null,
+    slice_end timestamptz not null,
+    tenant_id text collate "C" not null,
+    subscription_version integer not null,
+    currency text not null,
+    minor_digits integer not null,
+    metric text collate "C",
+    aggregation text,
+    dimension_route jsonb not null,
+    charge_version integer,
+    charge_model text not null,
+    timing text not null,
+    price_sha256 text,
+    charged_days integer not null,
+    full_days integer not null,
+    primary key (subscription_id, charge_id, component, slice_start)
+);
+create index charge_slices_by_tenant on rating.charge_slices (tenant_id, metric, slice_start);
+
+-- Usage of hours that a period edge cuts, by the part of the hour, read from the ledger.
+create table rating.edge_usage (
+    tenant_id text collate "C" not null,
+    metric text collate "C" not null,
+    dimensions jsonb not null,
+    piece_start timestamptz not null,
+    piece_end timestamptz not null,
+    event_count bigint not null,
+    value_sum numeric not null,
+    value_min numeric,
+    value_max numeric,
+    value_latest numeric,
+    latest_at timestamptz,
+    latest_fingerprint uuid,
+    event_digest numeric not null,
+    payload_digest numeric not null,
+    primary key (tenant_id, metric, dimensions, piece_start)
+);
+create index edge_usage_by_time on rating.edge_usage (tenant_id, metric, piece_start);
+
+-- Usage of each charge's slice, by UTC day.
+create table rating.period_usage_daily (
+    subscription_id text not null,
+    charge_id text not null,
+    slice_start timestamptz not null,
+    slice_end timestamptz not null,
+    tenant_id text collate "C" not null,
+    metric text collate "C" not null,
+    day date not null,
+    event_count bigint not null,
+    value_sum numeric not null,
+    value_min numeric,
+    value_max numeric,
+    value_latest numeric,
+    latest_at timestamptz,
+    latest_fingerprint uuid,
+    event_digest numeric not null,
+    payload_digest numeric not null,
+    primary key (subscription_id, charge_id, slice_start, day)
+);
+create index period_usage_daily_by_tenant on rating.period_usage_daily (tenant_id, metric, day);
+
+-- Usage that belongs to no charge. Reasons that hold: no_price, unreadable_value.
+create table rating.unrated_usage (
+    tenant_id text collate "C" not null,
+    metric text collate "C" not null,
+    dimensions jsonb not null,
+    piece_start timestamptz not null,
+    piece_end timestamptz not null,
+    reason text not null check (
+        reason in ('unknown_tenant', 'outside_subscription', 'not_in_plan', 'no_price', 'unreadable_value')
+    ),
+    holds boolean not null,
+    event_count bigint not null,
+    value_sum numeric not null,
+    event_digest numeric not null,
+    payload_digest numeric not null,
+    primary key (tenant_id, metric, dimensions, piece_start, reason)
+);
+create index unrated_usage_by_time on rating.unrated_usage (tenant_id, metric, piece_start);
+
+create table rating.rated_lines (
+    subscription_id text not null,
+    tenant_id text collate "C" not null,
+    charge_id text not null,
+    charge_version integer not null,
+    component text not null,
+    metric text collate "C",
+    slice_start timestamptz not null,
+    slice_end timestamptz not null,
+    quantity numeric not null,
+    event_count bigint not null,
+    event_digest numeric not null,
+    payload_digest numeric not null,
+    exact_amount numeric not null,
+    amount numeric not null,
+    currency text not null,
+    timing text not null,
+    subscription_version integer not null,
+    charged_days integer not null,
+    full_days integer not null,
+    primary key (subscription_id, charge_id, component, slice_start, currency)
+);
+
+-- How each line's amount comes about; the slices' sum is the line before rounding.
+create table rating.tier_slices (
+    subscription_id text not null,
+    charge_id text not null,
+    component text not null,
+    slice_start timestamptz not null,
+    currency text not null,
+    tier integer not null,
+    quantity numeric not null,
+    unit_amount numeric not null,
+    flat_amount numeric not null,
+    amount numeric not null,
+    primary key (subscription_id, charge_id, component, slice_start, currency, tier)
+);

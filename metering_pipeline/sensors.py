@@ -1,0 +1,64 @@
+"""What makes the pipeline run between its schedules: files and usage that come late, a new catalog."""
+
+import hashlib
+from collections.abc import Iterator
+from datetime import timedelta
+
+import dagster as dg
+
+from metering_pipeline import settings
+from metering_pipeline.jobs import catalog, hourly
+from metering_pipeline.jobs import late_arrivals as late_arrivals_job
+from metering_pipeline.landing.store import list_hours
+from metering_pipeline.partitions import HOUR_FORMAT
+from metering_pipeline.postgres import open_database
+from metering_pipeline.settings import HOUR, hour_of
+from metering_pipeline.transform.dbt import seeds_digest
+
+RUNS_A_TICK = 24
+
+
+@dg.sensor(job=hourly, minimum_interval_seconds=300)
+def late_files(_: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Files that appeared or changed in the folders of hours that have passed."""
+    configured = settings.load()
+    now = configured.now()
+    listing = list_hours(open_database(configured).url, configured, now)
+    horizon = hour_of(now) - timedelta(hours=configured.landing_rescan_hours)
+    hours = [hour for hour in listing.unlanded_hours if horizon <= hour < hour_of(now) - HOUR]
+    if not hours:
+        yield dg.SkipReason("No file waits in an hour that has passed.")
+    for hour in hours[:RUNS_A_TICK]:
+        key = hour.strftime(HOUR_FORMAT)
+        yield dg.RunRequest(
+            run_key=f"{key} {listing.digest_of(hour)}", partition_key=key
+        )
+
+
+@dg.sensor(job=late_arrivals_job, minimum_interval_seconds=300)
+def late_arrivals(_: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Usage later than the lookback: a run for exactly it."""
+    with open_database(settings.load()).connect() as connection:
+        keys = connection.execute(
+            """
+            select landed_hour, tenant_id, event_type, event_hour
+            from rollups.late_arrivals
+            order by landed_hour, tenant_id, event_type, event_hour
+            """
+        ).fetchall()
+    if not keys:
+        return dg.SkipReason("No usage is later than the lookback.")
+    return dg.RunRequest(run_key=hashlib.sha256(repr(keys).encode()).hexdigest())
+
+
+@dg.sensor(job=catalog, minimum_interval_seconds=60)
+def catalog_changes(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """A change of the catalog's seeds publishes it anew."""
+    digest = seeds_digest()
+    if context.cursor == digest:
+        return dg.SkipReason("The catalog's seeds are unchanged.")
+    context.update_cursor(digest)
+    return dg.RunRequest(run_key=digest)
+
+
+sensors = [late_files, late_arrivals, catalog_changes]

@@ -1,0 +1,155 @@
+"""Every knob of the pipeline: its name, unit, default and why.
+
+Settings come from the environment, prefix ``METERING_``. An unknown name with this prefix
+is an error: a misspelt setting must not fall back to a default in silence.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from metering_pipeline.errors import MeteringError
+
+PREFIX = "METERING_"
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingError(MeteringError):
+    """A setting that is unknown or cannot be read; the message names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The pipeline's settings, read once from the environment."""
+
+    home: Path = Path(".metering")
+    """Where the embedded database, the sample landing root and Dagster's files live."""
+
+    database_url: str | None = None
+    """A PostgreSQL (16 or newer) of your own, postgresql://user:password@host:port/database.
+    Unset: the embedded server under the home, started on demand."""
+
+    dagster_database_url: str | None = None
+    """Where Dagster keeps runs, events and schedules. Unset: database ``dagster`` of the embedded
+    server, or the database of ``METERING_DATABASE_URL``."""
+
+    landing_url: str | None = None
+    """The landing root: a directory or any URL that Arrow's filesystems open. Unset: <home>/landing."""
+
+    first_hour: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    """The first landing hour, UTC, as 2026-01-31T13. Listings and partitions begin here."""
+
+    lookback_hours: int = 72
+    """Hours. Usage that lands at most this long after its event hour is rolled up by the ordinary
+    runs; later usage waits as a late arrival for a run of its own. Larger: fewer such runs, a longer
+    reach of each ordinary one. It never decides what is counted."""
+
+    grace_hours: int = 72
+    """Hours after a period's end in which its draft still takes late usage; then the invoice is due.
+    Shorter bills sooner, with more adjustments on the next invoice."""
+
+    settle_minutes: int = 10
+    """Minutes after an hour's end before a listing can seal it: producers may still be writing."""
+
+    landing_rescan_hours: int = 168
+    """Hours back that the sensor lists for files dropped late into an old folder."""
+
+    earliest_event_date: date = date(2020, 1, 1)
+    """Events before this UTC day are rejected: a producer's clock that starts at 1970 is no usage."""
+
+    future_tolerance_minutes: int = 60
+    """Minutes that an event may lie beyond the end of the hour it landed in (clock skew)."""
+
+    final_days: int = 30
+    """Days. After a subscription has ended, further adjustments make at most one document in so many."""
+
+    clock: datetime | None = None
+    """A fixed instant taken for now, RFC 3339: for replays and the demo. Unset: the real time."""
+
+    dbt_mode: str = "inprocess"
+    """``inprocess``: dbt runs inside the Dagster process, about seven times cheaper a run.
+    ``cli``: the stock resource of dagster-dbt, a process a run."""
+
+    def now(self) -> datetime:
+        """The present instant, UTC; the fixed clock where one is set."""
+        return self.clock or datetime.now(UTC)
+
+    @property
+    def landing_root(self) -> str:
+        return self.landing_url or str(self.home.resolve() / "landing")
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings. Raises SettingError for an unknown or unreadable one."""
+    environment = os.environ if environment is None else environment
+    known = {field.name for field in fields(Settings)}
+    values: dict[str, object] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in known:
+            raise SettingError(
+                f"{variable} is not a setting. Known: "
+                + ", ".join(sorted(PREFIX + each.upper() for each in known))
+            )
+        values[name] = _read(variable, name, text)
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def _read(variable: str, name: str, text: str) -> object:
+    default = getattr(Settings, name)
+    try:
+        if name == "first_hour":
+            return parse_hour(text)
+        if name == "clock":
+            return _instant(text)
+        if name == "dbt_mode":
+            return _one_of(text, ("inprocess", "cli"))
+        if isinstance(default, int):
+            return _whole_number(text)
+        if isinstance(default, date):
+            return date.fromisoformat(text)
+        if isinstance(default, Path):
+            return Path(text)
+    except ValueError as error:
+        raise SettingError(f"{variable}={text!r}: {error}") from error
+    return text
+
+
+def parse_hour(text: str) -> datetime:
+    """An hour as it is written everywhere, ``2026-01-31T13``, as its first instant in UTC."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+    except ValueError:
+        raise ValueError("write an hour in UTC as 2026-01-31T13") from None
+
+
+def _instant(text: str) -> datetime:
+    instant = datetime.fromisoformat(text)
+    if instant.tzinfo is None:
+        raise ValueError("write an instant with its offset, as 2026-01-31T13:00:00Z")
+    return instant.astimezone(UTC)
+
+
+def _whole_number(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError("must not be negative")
+    return number
+
+
+def _one_of(text: str, choices: tuple[str, ...]) -> str:
+    if text not in choices:
+        raise ValueError(f"must be one of {', '.join(choices)}")
+    return text
+
+
+def hour_of(instant: datetime) -> datetime:
+    """The first instant of the hour that holds the instant, UTC."""
+    return instant.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+HOUR = timedelta(hours=1)

@@ -1,0 +1,219 @@
+"""The dbt models as Dagster assets, one definition a stage group, so that checks between them block."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
+from dagster_dbt.asset_utils import get_asset_check_key_for_test
+
+from metering_pipeline import settings
+from metering_pipeline.partitions import Window, landing_hours, run_window
+from metering_pipeline.postgres import Database, open_database
+from metering_pipeline.transform.dbt import NodeResult, dbt_project, run_dbt, seeds_digest
+from metering_pipeline.transform.figures import ledger_figures, rollup_figures
+
+STAGES = ("landing", "ledger", "rollups", "rating", "invoices", "reconciliation")
+END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+RECORDS_A_PART = 1_000_000
+"""Records that one transaction of a long backfill posts at most, unless a single day holds more."""
+
+log = logging.getLogger(__name__)
+
+class StageTranslator(DagsterDbtTranslator):
+    """A model belongs to the stage of its folder; seeds and staging to the catalog."""
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        folder = str(dbt_resource_props["fqn"][1])
+        return folder if folder in STAGES else "catalog"
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str]:
+        return ["team:metering"]
+
+
+translator = StageTranslator(
+    settings=DagsterDbtTranslatorSettings(
+        enable_asset_checks=True,
+        enable_source_tests_as_checks=False,
+        enable_code_references=False,
+    )
+)
+project = dbt_project()
+
+
+@cache
+def manifest() -> Mapping[str, Any]:
+    parsed: Mapping[str, Any] = json.loads(project.manifest_path.read_bytes())
+    return parsed
+
+
+@dbt_assets(
+    manifest=project.manifest_path,
+    project=project,
+    name="catalog",
+    select="resource_type:seed path:models/staging path:models/catalog",
+    dagster_dbt_translator=translator,
+)
+def catalog_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Loads the seeds, validates them and publishes the catalog, in one transaction."""
+    database = open_database(settings.load())
+    digest = seeds_digest()
+    results = run_dbt(database, "build", _selected_models(context))
+    remember_seeds(database, digest)
+    yield from _events(context, results)
+
+
+@dbt_assets(
+    manifest=project.manifest_path,
+    project=project,
+    name="ledger",
+    select="path:models/ledger",
+    partitions_def=landing_hours,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    dagster_dbt_translator=translator,
+)
+def ledger_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Posts the landing hours of the window to the ledger, part by part."""
+    database = open_database(settings.load())
+    window = run_window(context)
+    started = datetime.now(UTC)
+    results = _run_in_parts(context, window, parts(database, window))
+    figures = ledger_figures(database, window, started)
+    yield from _events(context, results, {"usage_events": figures})
+
+
+@dbt_assets(
+    manifest=project.manifest_path,
+    project=project,
+    name="rollups",
+    select="usage_contributions usage_hourly",
+    partitions_def=landing_hours,
+    backfill_policy=dg.BackfillPolicy.single_run(),
+    dagster_dbt_translator=translator,
+)
+def rollup_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Rolls up what the ledger has changed, part by part of the window, then whatever is left."""
+    database = open_database(settings.load())
+    window = run_window(context)
+    *first, last = parts(database, window)
+    results = _run_in_parts(context, window, [*first, Window(last.start, END_OF_TIME)])
+    yield from _events(context, results, rollup_figures(database, window))
+
+
+@dbt_assets(
+    manifest=project.manifest_path,
+    project=project,
+    name="rating",
+    select="usage_daily usage_realtime path:models/rating path:models/invoices path:models/reconciliation",
+    dagster_dbt_translator=translator,
+)
+def rating_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Sums the touched days, rates what changed and draws up the drafts."""
+    database = open_database(settings.load())
+    results = run_dbt(database, "build", _selected_models(context))
+    yield from _events(context, results)
+
+
+def remember_seeds(database: Database, digest: str) -> None:
+    """Record which seeds the published catalog was made from."""
+    with database.connect() as connection:
+        connection.execute(
+            """
+            insert into catalog.settings (name, value) values ('seeds_sha256', %s)
+            on conflict (name) do update set value = excluded.value
+            """,
+            (digest,),
+        )
+
+
+def parts(database: Database, window: Window) -> list[Window]:
+    """The window in parts that commit one by one: days, small days together up to RECORDS_A_PART."""
+    with database.connect() as connection:
+        rows = connection.execute(
+            """
+            select (landed_hour at time zone 'UTC')::date, sum(accepted_count)
+            from landing.files
+            where landed_hour >= %s and landed_hour < %s and superseded_by is null
+            group by 1
+            """,
+            (window.start, window.end),
+        ).fetchall()
+    records = dict(rows)
+    together: list[Window] = []
+    held = 0
+    for day in window.days():
+        size = int(records.get(day.start.date(), 0))
+        if together and held + size <= RECORDS_A_PART:
+            together[-1] = Window(together[-1].start, day.end)
+            held += size
+        else:
+            together.append(day)
+            held = size
+    return together
+
+
+def _run_in_parts(
+    context: dg.AssetExecutionContext, window: Window, windows: list[Window]
+) -> list[NodeResult]:
+    database = open_database(settings.load())
+    models = _selected_models(context)
+    results: list[NodeResult] = []
+    for number, part in enumerate(windows, start=1):
+        results = run_dbt(database, "run", models, part)
+        log.info("%s: part %s of %s done (%s)", context.op_def.name, number, len(windows), part)
+    return results + run_dbt(database, "build --resource-type test", models, window)
+
+
+def _selected_models(context: dg.AssetExecutionContext) -> list[str]:
+    """The dbt names of the assets that this step shall materialize."""
+    return [
+        ".".join(node["fqn"])
+        for node in _refables()
+        if translator.get_asset_spec(manifest(), node["unique_id"], project).key
+        in context.selected_asset_keys
+    ]
+
+
+def _refables() -> list[Mapping[str, Any]]:
+    return [
+        node
+        for node in manifest()["nodes"].values()
+        if node["resource_type"] in ("model", "seed")
+    ]
+
+
+def _events(
+    context: dg.AssetExecutionContext,
+    results: list[NodeResult],
+    figures: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[dg.Output[None] | dg.AssetCheckResult]:
+    """dbt's results as Dagster's: a materialization for each model, a check result for each test."""
+    for result in results:
+        if result.is_test:
+            yield from _check_result(context, result)
+            continue
+        key = translator.get_asset_spec(manifest(), result.unique_id, project).key
+        metadata = {"seconds": round(result.seconds, 3), **(figures or {}).get(key.path[-1], {})}
+        yield dg.Output(None, output_name=key.to_python_identifier(), metadata=metadata)
+
+
+def _check_result(
+    context: dg.AssetExecutionContext, result: NodeResult
+) -> Iterator[dg.AssetCheckResult]:
+    key = get_asset_check_key_for_test(manifest(), translator, result.unique_id, project=project)
+    if key is None or key not in context.selected_asset_check_keys:
+        return
+    yield dg.AssetCheckResult(
+        passed=result.status == "pass",
+        asset_key=key.asset_key,
+        check_name=key.name,
+        severity=dg.AssetCheckSeverity.WARN
+        if result.status == "warn"
+        else dg.AssetCheckSeverity.ERROR,
+        metadata={"failing rows": result.failures or 0, "seconds": round(result.seconds, 3)},
+        description=result.message or None,
+    )

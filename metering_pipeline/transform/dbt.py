@@ -1,0 +1,210 @@
+"""Running dbt: one call, in this process or through dagster-dbt's own resource.
+
+A dbt start costs ten seconds, most of it imports and parsing; a process that stays alive pays them
+once. dbt is global to its process, so calls are made one at a time.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dagster_dbt import DbtCliResource, DbtProject
+
+from metering_pipeline.errors import MeteringError
+from metering_pipeline import settings
+from metering_pipeline.partitions import Window
+from metering_pipeline.postgres import Database, database_name
+from metering_pipeline.settings import PROJECT_ROOT
+
+PROJECT_FOLDER = PROJECT_ROOT / "dbt_project"
+OFFLINE = {"DO_NOT_TRACK": "1", "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
+
+_parsed: dict[tuple[Path, str], Any] = {}
+"""dbt's parsed project by target folder and database: parsing needs the database's name only."""
+
+_dbt_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dbt")
+"""dbt is global to its process: one call at a time. And it looks at its whole call stack, many times a
+call: in a thread of its own that stack is short, which halves what a call costs."""
+
+
+class DbtError(MeteringError):
+    """A model, seed or test that could not run; the message names it and says what PostgreSQL said."""
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What became of one node: status as dbt names it, time in seconds, failing rows of a test."""
+
+    unique_id: str
+    status: str
+    message: str
+    seconds: float
+    failures: int | None
+
+    @property
+    def is_test(self) -> bool:
+        return self.unique_id.startswith("test.")
+
+    @property
+    def broke(self) -> bool:
+        """Could not run (a test that ran and found rows is no breakage)."""
+        return self.status in ("error", "runtime error", "skipped", "partial success")
+
+
+def target_folder() -> Path:
+    """Where dbt writes: in the home, since what it keeps there depends on the home's database."""
+    return settings.load().home.resolve() / "dbt"
+
+
+@cache
+def dbt_project() -> DbtProject:
+    """The dbt project with an up-to-date manifest. Parsing needs no database."""
+    target = target_folder()
+    project = DbtProject(
+        project_dir=PROJECT_FOLDER, profiles_dir=PROJECT_FOLDER, target_path=target
+    )
+    if _changed_since(project.manifest_path):
+        target.mkdir(parents=True, exist_ok=True)
+        _dbt_thread.submit(_parse, database_name(settings.load())).result()
+    return project
+
+
+def _changed_since(manifest_path: Path) -> bool:
+    if not manifest_path.exists():
+        return True
+    made = manifest_path.stat().st_mtime
+    sources = (
+        path
+        for suffix in ("*.sql", "*.yml", "*.csv", "*.md")
+        for path in PROJECT_FOLDER.rglob(suffix)
+    )
+    return any(path.stat().st_mtime > made for path in sources)
+
+
+def seeds_digest() -> str:
+    """SHA-256 over the names and contents of the seeds, in hex."""
+    digest = hashlib.sha256()
+    for path in sorted((PROJECT_FOLDER / "seeds").glob("*.csv")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def run_dbt(
+    database: Database, command: str, nodes: Sequence[str], window: Window | None = None
+) -> list[NodeResult]:
+    """Run a dbt command (run, build, …, with options) on the named nodes; the results in dbt's order.
+
+    Raises DbtError if a node could not run. Failing tests are results, not errors.
+    """
+    arguments = [*command.split(), "--select", *nodes]
+    if "build" in arguments:  # of the tests, those whose parents are built by now
+        arguments += ["--indirect-selection", "buildable"]
+    if window is not None:
+        arguments += ["--event-time-start", _flag(window.start)]
+        arguments += ["--event-time-end", _flag(window.end)]
+    results = _dbt_thread.submit(_run, database.dbt_environment(), arguments).result()
+    broken = [result for result in results if result.broke]
+    if broken:
+        raise DbtError(
+            "\n".join(f"{each.unique_id}: {each.status}: {each.message}" for each in broken)
+        )
+    return results
+
+
+def _run(connection: Mapping[str, str], arguments: list[str]) -> list[NodeResult]:
+    with _environment({**OFFLINE, **connection}):
+        in_process = settings.load().dbt_mode == "inprocess"
+        return _in_process(arguments) if in_process else _by_resource(arguments)
+
+
+def _flag(instant: Any) -> str:
+    return str(instant.strftime("%Y-%m-%dT%H:%M:%S"))
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+
+
+def _parse(name: str) -> Any:
+    """The project as dbt parses it for a database of that name, kept for the process's life."""
+    from dbt.cli.main import dbtRunner  # four seconds: paid only where dbt runs
+
+    key = (target_folder(), name)
+    if key not in _parsed:
+        with _environment({**OFFLINE, "DBT_POSTGRES_NAME": name}):
+            parsed = dbtRunner().invoke(["--quiet", "parse", *_places()])
+        if not parsed.success:
+            raise DbtError(f"the dbt project does not parse: {parsed.exception}")
+        _parsed[key] = parsed.result
+    return _parsed[key]
+
+
+def _places() -> list[str]:
+    target = target_folder()
+    return [
+        "--project-dir", str(PROJECT_FOLDER),
+        "--profiles-dir", str(PROJECT_FOLDER),
+        "--target-path", str(target),
+        "--log-path", str(target / "logs"),
+    ]  # fmt: skip
+
+
+def _in_process(arguments: Sequence[str]) -> list[NodeResult]:
+    from dbt.cli.main import dbtRunner
+
+    manifest = _parse(os.environ["DBT_POSTGRES_NAME"])
+    options = ["--no-write-json", "--cache-selected-only", "--log-level-file", "none"]
+    done = dbtRunner(manifest=manifest).invoke(["--quiet", *arguments, *_places(), *options])
+    if done.exception is not None:
+        raise DbtError(f"dbt {' '.join(arguments)}: {done.exception}")
+    return [
+        NodeResult(
+            unique_id=each.node.unique_id,
+            status=str(each.status),
+            message=each.message or "",
+            seconds=each.execution_time,
+            failures=each.failures,
+        )
+        for each in done.result.results
+    ]
+
+
+def _by_resource(arguments: Sequence[str]) -> list[NodeResult]:
+    project = dbt_project()
+    resource = DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir))
+    invocation = resource.cli([*arguments], raise_on_error=False, target_path=project.target_path)
+    invocation.wait()
+    if (error := invocation.get_error()) is not None and not _wrote_results(invocation.target_path):
+        raise DbtError(str(error))
+    return [
+        NodeResult(
+            unique_id=each["unique_id"],
+            status=each["status"],
+            message=each["message"] or "",
+            seconds=each["execution_time"],
+            failures=each["failures"],
+        )
+        for each in invocation.get_artifact("run_results.json")["results"]
+    ]
+
+
+def _wrote_results(target: Path) -> bool:
+    return (target / "run_results.json").exists()

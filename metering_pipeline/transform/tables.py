@@ -1,0 +1,73 @@
+"""The tables as dbt documents them: those that an asset writes beside itself are shown in the lineage."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dagster as dg
+
+from metering_pipeline.transform.assets import manifest
+
+Assets = Iterable[dg.AssetsDefinition | dg.AssetSpec]
+
+WRITTEN_BY = {
+    "landing": ["landing", "usage_events"],
+    "ledger": ["ledger", "usage_events"],
+    "rollups": ["rollups", "usage_contributions"],
+    "rating": ["rating", "rated_lines"],
+    "invoices": ["invoices", "issued_invoices"],
+    "catalog": ["catalog", "catalog_versions"],
+    "reconciliation": ["rating", "rated_lines"],
+}
+"""Which asset writes the tables of a schema that no asset has for its own."""
+
+
+def with_tables(assets: Assets) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """The assets, with their columns as documented, and the tables that they write beside themselves."""
+    described = [*dg.map_asset_specs(_with_columns, assets)]
+    keys = {spec.key for each in described for spec in _specs(each)}
+    return [*described, *(spec for spec in _documented_tables() if spec.key not in keys)]
+
+
+def _specs(asset: dg.AssetsDefinition | dg.AssetSpec) -> Iterable[dg.AssetSpec]:
+    return [asset] if isinstance(asset, dg.AssetSpec) else asset.specs
+
+
+def _documented_tables() -> list[dg.AssetSpec]:
+    return [
+        _with_columns(
+            dg.AssetSpec(
+                key=[source["schema"], source["name"]],
+                group_name=source["schema"],
+                kinds={"postgres", "table"},
+                owners=["team:metering"],
+                deps=[_writer(source["schema"], source["name"])],
+                description=source["description"],
+            )
+        )
+        for source in manifest()["sources"].values()
+    ]
+
+
+def _writer(schema: str, table: str) -> list[str]:
+    if table.startswith("draft_"):
+        return ["invoices", "draft_invoices"]
+    return WRITTEN_BY[schema]
+
+
+def _with_columns(spec: dg.AssetSpec) -> dg.AssetSpec:
+    source = _sources().get(tuple(spec.key.path))
+    if source is None:
+        return spec
+    columns = [
+        dg.TableColumn(each["name"], each["data_type"] or "?", each["description"])
+        for each in source["columns"].values()
+    ]
+    return spec.merge_attributes(
+        metadata={"dagster/column_schema": dg.TableSchema(columns=columns)}
+    )
+
+
+def _sources() -> Mapping[tuple[str, ...], Mapping[str, Any]]:
+    return {
+        (source["schema"], source["name"]): source for source in manifest()["sources"].values()
+    }

@@ -1,0 +1,98 @@
+"""What every test may use: a real PostgreSQL, a fresh database, and the data beside the checkout.
+
+One embedded server a session, without fsync. Each test that asks for ``database`` gets a clone of
+a template that has the schema: 0.1 s. The database's name never changes, so that dbt's partial
+parse stays valid from test to test.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from metering_pipeline import postgres
+from metering_pipeline.embedded_server import EmbeddedServer
+from metering_pipeline.settings import PROJECT_ROOT, Settings
+
+# Tests see the defaults, not what the caller's shell has set, and nothing is sent anywhere.
+for _name in list(os.environ):
+    if _name.startswith(("METERING_", "DAGSTER_", "DBT_", "PG")):
+        del os.environ[_name]
+os.environ |= {
+    "DAGSTER_DISABLE_TELEMETRY": "1",
+    "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+    "DO_NOT_TRACK": "1",
+    # One home for all tests: dbt keeps what it has parsed there. The real data is of November 2023.
+    "METERING_HOME": tempfile.mkdtemp(prefix="metering-home-"),
+    "METERING_FIRST_HOUR": "2023-11-01T00",
+}
+atexit.register(shutil.rmtree, os.environ["METERING_HOME"], ignore_errors=True)
+
+CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+TEMPLATE = "metering_template"
+
+
+@pytest.fixture(scope="session")
+def server_home() -> Iterator[Path]:
+    """A home that PostgreSQL's user can enter, even as root, where pytest's own are closed."""
+    home = Path(tempfile.mkdtemp(prefix="metering-tests-"))
+    home.chmod(0o755)
+    yield home
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def server(server_home: Path) -> Iterator[EmbeddedServer]:
+    """The session's server; its database ``metering_template`` has the schema."""
+    server = EmbeddedServer(server_home, CARELESS)
+    try:
+        address = server.start()
+        with psycopg.connect(address.url("postgres"), autocommit=True) as connection:
+            connection.execute(f"create database {TEMPLATE}")
+            connection.execute("create database dagster")
+        template = address.url(TEMPLATE)
+        postgres.open_database(Settings(database_url=template, dagster_database_url=template))
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def database(server: EmbeddedServer) -> postgres.Database:
+    """A database of the test's own: the schema, the default settings, and no data."""
+    address = server.start()
+    with psycopg.connect(address.url("postgres"), autocommit=True) as connection:
+        connection.execute("drop database if exists metering with (force)")
+        connection.execute(f"create database metering template {TEMPLATE} strategy wal_log")
+    return postgres.Database(url=address.url("metering"), dagster_url=address.url("dagster"))
+
+
+@pytest.fixture
+def settings(database: postgres.Database, tmp_path: Path) -> Settings:
+    """Settings that point at the test's database and at an empty landing root, ``landing_url``."""
+    landing = tmp_path / "landing"
+    landing.mkdir()
+    return Settings(
+        home=tmp_path,
+        database_url=database.url,
+        dagster_database_url=database.dagster_url,
+        landing_url=str(landing),
+    )
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Finds a file or folder of the real data beside the checkout, or skips the test."""
+
+    def find(name: str) -> Path:
+        path = PROJECT_ROOT.parent / "shared" / "data" / name
+        if not path.exists():
+            pytest.skip(f"needs the real data {name} in {path.parent}, which is not there")
+        return path
+
+    return find

@@ -1,0 +1,244 @@
+"""The schema files are applied once and wholly, and what they promise holds in the database."""
+
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from itertools import chain
+from pathlib import Path
+from threading import Event
+from typing import LiteralString
+
+import psycopg
+import pytest
+from psycopg import IsolationLevel, sql
+
+from metering_pipeline.postgres import (
+    PIPELINE_LOCK,
+    SCHEMA_FOLDER,
+    Database,
+    DatabaseError,
+    apply_schema,
+    open_database,
+)
+from metering_pipeline.settings import PROJECT_ROOT, Settings
+
+DAYS = [date(2026, 1, 31), date(2026, 2, 1)]
+STAGES = ["landing", "ledger", "rollups", "rating", "invoices", "reconciliation"]
+
+
+def rows(
+    database: Database, query: LiteralString | sql.Composed, *parameters: object
+) -> list[tuple[object, ...]]:
+    with database.connect() as connection:
+        return connection.execute(query, parameters or None).fetchall()
+
+
+@pytest.fixture
+def schema(tmp_path: Path) -> Path:
+    """A copy of the schema folder for a test to change."""
+    return Path(shutil.copytree(SCHEMA_FOLDER, tmp_path / "schema"))
+
+
+def test_each_file_is_applied_once_and_recorded(database: Database, settings: Settings) -> None:
+    record = "select file_name, applied_at from catalog.schema_files order by file_name"
+    before = rows(database, record)
+    assert [name for name, _ in before] == [file.name for file in sorted(SCHEMA_FOLDER.iterdir())]
+    open_database(settings)
+    assert apply_schema(database) == []
+    assert rows(database, record) == before
+    schemas = [name for (name,) in rows(database, "select nspname from pg_namespace")]
+    assert set(STAGES) <= set(schemas)
+
+
+def test_settings_are_written_where_they_differ(database: Database, settings: Settings) -> None:
+    stored = "select name, value, xmin::text from catalog.settings order by name"
+    before = rows(database, stored)
+    open_database(settings)
+    assert rows(database, stored) == before
+    open_database(replace(settings, grace_hours=1))
+    changed = set(rows(database, stored)) - set(before)
+    assert [(name, value) for name, value, _ in changed] == [("grace_hours", "1")]
+
+
+def test_a_changed_file_is_refused(database: Database, schema: Path) -> None:
+    file = schema / "003_ledger.sql"
+    file.write_text(file.read_text() + "\n-- a later thought\n")
+    with pytest.raises(DatabaseError, match=r"003_ledger\.sql has changed since it was applied"):
+        apply_schema(database, schema)
+
+
+def test_a_database_newer_than_the_files_is_refused(database: Database, schema: Path) -> None:
+    sorted(schema.iterdir())[-1].unlink()
+    with pytest.raises(DatabaseError, match="Run the version of the pipeline that wrote"):
+        apply_schema(database, schema)
+
+
+def test_a_faulty_file_leaves_nothing_half(database: Database, schema: Path) -> None:
+    (schema / "900_good.sql").write_text("create table catalog.good (number integer);")
+    bad = schema / "901_bad.sql"
+    bad.write_text("create table catalog.half (number integer); select 1 / 0;")
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        apply_schema(database, schema)
+    made = "select to_regclass('catalog.good') is not null, to_regclass('catalog.half') is not null"
+    assert rows(database, made) == [(True, False)]
+    bad.write_text("create table catalog.half (number integer);")
+    assert apply_schema(database, schema) == ["901_bad.sql"]
+    assert rows(database, made) == [(True, True)]
+
+
+def test_a_kill_in_the_middle_leaves_nothing_half(database: Database, schema: Path) -> None:
+    slow = schema / "900_slow.sql"
+    slow.write_text("create table catalog.half (number integer); select pg_sleep(60);")
+    script = (
+        "import sys; from pathlib import Path; from metering_pipeline import postgres;"
+        "postgres.apply_schema(postgres.Database(sys.argv[1], ''), Path(sys.argv[2]))"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, database.url, str(schema)], cwd=PROJECT_ROOT
+    )
+    asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+    while rows(database, asleep) != [(1,)]:
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    slow.write_text("select 1;")
+    # Waits for the lock of the killed process's session, which the server soon ends.
+    assert apply_schema(database, schema) == ["900_slow.sql"]
+    assert rows(database, "select to_regclass('catalog.half')") == [(None,)]
+
+
+def test_processes_that_apply_at_once_do_it_once(database: Database, schema: Path) -> None:
+    for number in range(900, 904):
+        (schema / f"{number}_more.sql").write_text(f"create table catalog.more_{number} ();")
+    with ThreadPoolExecutor(4) as threads:
+        applied = list(threads.map(lambda _: apply_schema(database, schema), range(4)))
+    assert sorted(chain(*applied)) == [f"{number}_more.sql" for number in range(900, 904)]
+
+
+def test_the_locked_transaction_commits_whole_or_not(database: Database) -> None:
+    def insert_then(fail: bool) -> None:
+        with database.locked() as connection:
+            connection.execute("insert into catalog.settings values ('probe', 'x')")
+            if fail:
+                raise RuntimeError("after the insert")
+
+    with pytest.raises(RuntimeError, match="after the insert"):
+        insert_then(fail=True)
+    assert rows(database, "select 1 from catalog.settings where name = 'probe'") == []
+    insert_then(fail=False)
+    assert rows(database, "select 1 from catalog.settings where name = 'probe'") == [(1,)]
+
+
+def test_a_snapshot_behind_the_lock_shows_what_its_last_holder_did(database: Database) -> None:
+    holding = Event()
+
+    def hold() -> None:
+        with database.locked() as connection:
+            holding.set()
+            waiting = "select 1 from pg_locks where locktype = 'advisory' and not granted"
+            while connection.execute(waiting).fetchone() is None:
+                time.sleep(0.01)
+            connection.execute("insert into catalog.settings values ('probe', 'x')")
+
+    with ThreadPoolExecutor(1) as threads:
+        holder = threads.submit(hold)
+        holding.wait()
+        with database.locked(IsolationLevel.REPEATABLE_READ) as connection:
+            query = "select value from catalog.settings where name = 'probe'"
+            assert connection.execute(query).fetchone() == ("x",)
+            level = connection.execute("show transaction_isolation").fetchone()
+            assert level == ("repeatable read",)
+        holder.result()
+    locks = "select count(*) from pg_locks where locktype = 'advisory' and objid::bigint = %s"
+    assert rows(database, locks, PIPELINE_LOCK) == [(0,)]
+
+
+def ensure_partitions(database: Database, table: str, days: list[date]) -> int:
+    with database.connect() as connection:
+        row = connection.execute(
+            "select catalog.ensure_day_partitions(%s, 'usage_events', %s)", (table, days)
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_day_partitions_hold_their_utc_day(database: Database) -> None:
+    assert ensure_partitions(database, "landing", DAYS) == 2
+    assert ensure_partitions(database, "landing", [*DAYS, date(2026, 2, 2)]) == 1
+    last_moment = datetime(2026, 2, 1, tzinfo=UTC) - timedelta(microseconds=1)
+    with database.connect() as connection:
+        for hour in (last_moment, last_moment + timedelta(microseconds=1)):
+            connection.execute(
+                "insert into landing.usage_events values"
+                " (%s, 1, 1, 'acme', 'request', %s, 'r1', 1, '{}', false)",
+                (hour, hour),
+            )
+    assert rows(
+        database, "select tableoid::regclass::text from landing.usage_events order by landed_hour"
+    ) == [("landing.usage_events_20260131",), ("landing.usage_events_20260201",)]
+
+
+def test_partitions_made_at_once_are_made_once(database: Database) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        made = list(threads.map(lambda _: ensure_partitions(database, "ledger", DAYS), range(4)))
+    assert sorted(made) == [0, 0, 0, 2]
+    unique = "select count(*) from pg_indexes where tablename like 'usage_events_2026%' and indexdef like 'CREATE UNIQUE%'"
+    assert rows(database, unique) == [(2,)]
+
+
+def test_only_partitioned_tables_get_partitions(database: Database) -> None:
+    with pytest.raises(psycopg.errors.RaiseException, match="is not partitioned by day"):
+        ensure_partitions(database, "rollups", DAYS)
+
+
+@pytest.fixture
+def issued(database: Database) -> Database:
+    """A database with one issued invoice of one line."""
+    with database.connect() as connection:
+        connection.execute("""
+            insert into invoices.issued_invoices (
+                invoice_number, series, series_number, document_kind, draft_id, tenant_id,
+                subscription_id, legal_entity, currency, total, billing_date, bill_at, catalog_version, issued_at,
+                content, content_sha256, previous_sha256
+            ) values (
+                'A-1', 'A', 1, 'invoice', 's1/2026-02-04', 'acme', 's1', 'house', 'USD', 1, '2026-02-04',
+                '2026-02-04', 1, now(), '{}', '', ''
+            )""")
+        connection.execute("""
+            insert into invoices.issued_invoice_lines (
+                invoice_number, line_number, subscription_id, tenant_id, charge_id, charge_version,
+                subscription_version, component, slice_start, slice_end, quantity, event_count,
+                event_digest, payload_digest, rated_amount, amount, currency, kind, description
+            ) values (
+                'A-1', 1, 's1', 'acme', 'c1', 1, 1, 'usage', '2026-01-01', '2026-02-01', 1, 1,
+                0, 0, 1, 1, 'USD', 'regular', 'requests'
+            )""")
+        connection.execute(
+            "insert into invoices.issued_usage values ('A-1', 1, '2026-01-01', 1, 1, 0, 0)"
+        )
+    return database
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("issued_invoices", "total"),
+        ("issued_invoice_lines", "amount"),
+        ("issued_usage", "value_sum"),
+    ],
+)
+def test_what_was_issued_cannot_be_changed(issued: Database, table: str, column: str) -> None:
+    names = {"table": sql.Identifier("invoices", table), "column": sql.Identifier(column)}
+    changes = (
+        sql.SQL("update {table} set {column} = 2"),
+        sql.SQL("delete from {table}"),
+        sql.SQL("truncate {table} cascade"),
+    )
+    for change in changes:
+        with issued.connect() as connection, pytest.raises(psycopg.errors.RestrictViolation):
+            connection.execute(change.format(**names))
+    assert rows(issued, sql.SQL("select {column} from {table}").format(**names)) == [(1,)]
