@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from datetime import date, datetime
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from metering_pipeline import settings
 from metering_pipeline.errors import MeteringError
+from metering_pipeline.progress import step
 from metering_pipeline.settings import HOUR, parse_hour
 
 console = Console()
@@ -86,9 +88,10 @@ def run(hour: datetime | None, first: datetime | None, last: datetime | None) ->
 
     start, end = _hours(hour, first, last)
     with dagster_instance() as instance:
-        publish_catalog_if_changed(instance)
-        run_hours(instance, start, end)
-    console.print(f"[green]done[/green]: {(end - start) // HOUR + 1} landing hours, landing to drafts")
+        with step(console, "Catalog"):
+            publish_catalog_if_changed(instance)
+        with step(console, f"{(end - start) // HOUR + 1} landing hours, landing to drafts"):
+            run_hours(instance, start, end)
 
 
 def _hours(
@@ -189,7 +192,9 @@ def stop() -> None:
 
 def main() -> None:
     """Entry point: what a person can mend is shown as one message, without a traceback."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("metering_pipeline").setLevel(logging.INFO)
+    # Dagster says of partitioned checks and single-run backfills that they are young
+    warnings.filterwarnings("ignore", message=".*currently in (beta|preview)")
     try:
         cli()
     except MeteringError as error:

@@ -7,14 +7,13 @@ and the clock stands still, so that the figures are the same wherever and whenev
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
 
 from metering_pipeline import settings
+from metering_pipeline.progress import step
 from metering_pipeline.settings import HOUR
 
 FIRST_DAY = date(2026, 1, 1)
@@ -43,24 +42,24 @@ def run_demo(console: Console, fresh: bool) -> None:
     from metering_pipeline.status import print_status
 
     configured = settings.load()
-    with _step(console, "PostgreSQL and its schema"):
+    with step(console, "PostgreSQL and its schema"):
         database = open_database(configured)
-    with _step(console, f"{EVENTS:,} sample events of January 2026") as say:
+    with step(console, f"{EVENTS:,} sample events of January 2026") as say:
         totals = generate(Path(configured.landing_root), FIRST_DAY, DAYS, events=EVENTS, seed=1)
         say(f"{totals.lines:,} lines in {totals.files} files")
-    with _step(console, "Listing of the landing root") as say:
+    with step(console, "Listing of the landing root") as say:
         listing = list_hours(database.url, configured, configured.now())
         say(f"{listing.hours:,} hours, {len(listing.unlanded_hours)} of them with files to land")
     first = datetime.combine(FIRST_DAY, datetime.min.time(), UTC)
     last = first + timedelta(days=DAYS, hours=2)
     with dagster_instance() as instance:
-        with _step(console, "Catalog: loaded, validated, published"):
+        with step(console, "Catalog: loaded, validated, published"):
             publish_catalog_if_changed(instance)
-        with _step(console, f"One Dagster run over {(last - first) // HOUR + 1} landing hours"):
+        with step(console, f"One Dagster run over {(last - first) // HOUR + 1} landing hours"):
             run_hours(instance, first, last)
-        with _step(console, "Late arrivals: usage beyond the lookback"):
+        with step(console, "Late arrivals: usage beyond the lookback"):
             run_job(instance, "late_arrivals")
-        with _step(console, f"Invoices due by the end of {BILLING_DATE}"):
+        with step(console, f"Invoices due by the end of {BILLING_DATE}"):
             run_billing(instance, BILLING_DATE)
     with database.connect() as connection:
         console.print()
@@ -82,25 +81,6 @@ def _settle_in(home: Path, fresh: bool) -> None:
         embedded_server(settings.load()).stop()
         shutil.rmtree(home)
     home.mkdir(parents=True, exist_ok=True)
-
-
-@contextmanager
-def _step(console: Console, title: str) -> Iterator["_Remark"]:
-    remark = _Remark()
-    started = time.monotonic()
-    with console.status(f"{title} …"):
-        yield remark
-    tail = f" ({remark.text})" if remark.text else ""
-    console.print(f"[green]✓[/green] {title}{tail} [dim]{time.monotonic() - started:.1f} s[/dim]")
-
-
-class _Remark:
-    """What a step has to say of itself when it is done."""
-
-    text = ""
-
-    def __call__(self, text: str) -> None:
-        self.text = text
 
 
 def _where_to_look_next(console: Console, home: Path, seconds: float) -> None:

@@ -23,6 +23,13 @@ EVENT_BATCH_SIZE = "1000"
 hours would spend most of its time there."""
 
 
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+"""The run's log is in Dagster's event log; the terminal gets progress and, in the end, what failed."""
+
+STATEMENT_TIMEOUT_MS = 600_000
+"""Longest statement on Dagster's own tables."""
+
+
 class RunFailed(MeteringError):
     """A Dagster run that did not succeed; the message names the steps and what went wrong in them."""
 
@@ -44,6 +51,10 @@ def dagster_instance() -> Iterator[dg.DagsterInstance]:
     configured = settings.load()
     prepare_dagster(open_database(configured), configured.home)
     with dg.DagsterInstance.get() as instance:
+        # connections kept open: without, Dagster opens two or three anew for each event it stores
+        instance.optimize_for_webserver(
+            statement_timeout=STATEMENT_TIMEOUT_MS, pool_recycle=3600, max_overflow=10
+        )
         yield instance
 
 
@@ -78,7 +89,7 @@ def run_job(
     from metering_pipeline.definitions import defs
 
     result = defs.resolve_job_def(name).execute_in_process(
-        instance=instance, tags=dict(tags or {}), raise_on_error=False
+        instance=instance, tags=dict(tags or {}), raise_on_error=False, run_config=QUIET
     )
     if result.success:
         return

@@ -1,6 +1,7 @@
 {{ config(materialized='posting', full_refresh=false) }}
 
--- Sums the touched UTC days again from the hours: {{ ref('usage_hourly') }}.
+-- Sums the touched UTC days again from the hours, late arrivals included: {{ ref('usage_hourly') }},
+-- {{ source('rollups', 'late_arrivals') }}.
 
 create temporary table taken on commit drop as
 select *

@@ -1,0 +1,89 @@
+"""The independent rating against amounts worked out by hand."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+
+from metering_pipeline.reconciliation.independent_rating import (
+    Slice,
+    Tier,
+    UnknownChargeModelError,
+    flat_amount,
+    rounded,
+    starts_a_period,
+    usage_amount,
+)
+
+TIERS = [
+    Tier(Decimal("10"), Decimal("0.5"), Decimal("1")),
+    Tier(Decimal("20"), Decimal("0.25"), Decimal("2")),
+    Tier(None, Decimal("0.1"), Decimal(0)),
+]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "amount"),
+    [
+        ("0", "1"),
+        ("10", "6"),
+        ("10.000000000000000001", "8.00000000000000000025"),
+        ("20", "10.5"),
+        ("25", "11"),
+        ("-4", "-1"),
+    ],
+)
+def test_tiers_are_cumulative_and_inclusive(quantity: str, amount: str) -> None:
+    assert usage_amount("graduated", TIERS, Decimal(quantity)) == Fraction(amount)
+
+
+def test_per_unit_is_exact() -> None:
+    price = [Tier(None, Decimal("0.0000006"), Decimal(0))]
+    quantity = Decimal("12345678901234567890.123456789012345678")
+    assert usage_amount("per_unit", price, quantity) == Fraction(quantity) * Fraction("0.0000006")
+
+
+def test_an_unknown_model_is_an_error() -> None:
+    with pytest.raises(UnknownChargeModelError, match="volume"):
+        usage_amount("volume", TIERS, Decimal(1))
+
+
+@pytest.mark.parametrize(
+    ("exact", "digits", "amount"),
+    [("2.005", 2, "2.01"), ("-2.005", 2, "-2.01"), ("2.0049999", 2, "2.00"), ("0.5", 0, "1"),
+     ("1234.0005", 3, "1234.001"), ("0", 2, "0.00")],
+)  # fmt: skip
+def test_half_is_rounded_away_from_zero(exact: str, digits: int, amount: str) -> None:
+    assert str(rounded(Fraction(exact), digits)) == amount
+
+
+def _fee(start: datetime, end: datetime, zone: str, anchor: datetime) -> Fraction:
+    fee = [Tier(None, Decimal(0), Decimal(31))]
+    return flat_amount(fee, Slice(start, end, zone, anchor))
+
+
+def test_a_fee_goes_by_local_days_of_the_full_period() -> None:
+    anchor = datetime(2026, 1, 1)  # noqa: DTZ001 - wall time
+    new_york = "America/New_York"
+    whole = _fee(
+        datetime(2026, 3, 1, 5, tzinfo=UTC), datetime(2026, 4, 1, 4, tzinfo=UTC), new_york, anchor
+    )
+    assert whole == 31  # though the month has an hour less
+    part = _fee(
+        datetime(2026, 3, 11, 4, tzinfo=UTC), datetime(2026, 4, 1, 4, tzinfo=UTC), new_york, anchor
+    )
+    assert part == 21
+
+
+def test_boundaries_are_clamped_from_the_anchor() -> None:
+    anchor = datetime(2026, 1, 31)  # noqa: DTZ001 - wall time
+    started = datetime(2026, 1, 31, tzinfo=UTC)
+    for month, day, is_boundary in ((2, 28, True), (3, 28, False), (3, 31, True), (4, 30, True)):
+        boundary = datetime(2026, month, day, tzinfo=UTC)
+        assert starts_a_period(boundary, "UTC", anchor, started) is is_boundary
+    assert not starts_a_period(datetime(2025, 12, 31, tzinfo=UTC), "UTC", anchor, started)
+    february = _fee(
+        datetime(2026, 2, 28, tzinfo=UTC), datetime(2026, 3, 31, tzinfo=UTC), "UTC", anchor
+    )
+    assert february == 31
