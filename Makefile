@@ -23,7 +23,8 @@ bench: $(INSTALLED) ## speed, as ratios within one run
 	@$(BIN)/python -m benchmarks
 
 lint: check ## every linter
-	@$(BIN)/sqlfluff lint dbt_project/models
+	@PYTHONWARNINGS=ignore $(BIN)/sqlfluff lint --processes 0 dbt_project/models dbt_project/tests
+	@PYTHONWARNINGS=ignore $(BIN)/sqlfluff lint --processes 0 --templater placeholder metering_pipeline
 
 check: $(INSTALLED) ## the linters that take seconds
 	@$(BIN)/ruff check .
@@ -37,7 +38,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@echo "Installing the packages into .venv (once) ..."
 	@if command -v uv > /dev/null; then \
 		uv venv --quiet --allow-existing --python "$(PYTHON)" .venv && \
-		uv pip install --quiet --python $(BIN)/python -c constraints.txt -e . --group dev; \
+		uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e . --group dev; \
 	else \
 		export PYTHONWARNINGS=ignore; \
 		"$(PYTHON)" -m venv .venv && \

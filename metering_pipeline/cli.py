@@ -2,7 +2,6 @@
 
 import logging
 import sys
-import warnings
 from datetime import date, datetime
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from metering_pipeline.settings import HOUR, parse_hour
 console = Console()
 
 
-class Hour(click.ParamType):
+class Hour(click.ParamType[datetime]):
     """An hour in UTC, written 2026-01-31T13."""
 
     name = "hour"
@@ -33,7 +32,7 @@ class Hour(click.ParamType):
             self.fail(f"{value!r}: {error}", param, ctx)
 
 
-class Day(click.ParamType):
+class Day(click.ParamType[date]):
     """A UTC day, written 2026-01-31."""
 
     name = "date"
@@ -107,7 +106,9 @@ def _hours(
 
 
 @cli.command()
-@click.option("--date", "billing_date", type=Day(), help="The billing date D (UTC), which has ended.")
+@click.option(
+    "--date", "billing_date", type=Day(), help="The billing date D (UTC), which has ended."
+)
 @click.option("--preview", is_flag=True, help="Show what would be issued and held; issue nothing.")
 @click.option("--release", metavar="DRAFT", help="Let a held draft go although its reason stands.")
 @click.option("--stop", is_flag=True, help="Stop all issuing.")
@@ -193,8 +194,6 @@ def stop() -> None:
 def main() -> None:
     """Entry point: what a person can mend is shown as one message, without a traceback."""
     logging.getLogger("metering_pipeline").setLevel(logging.INFO)
-    # Dagster says of partitioned checks and single-run backfills that they are young
-    warnings.filterwarnings("ignore", message=".*currently in (beta|preview)")
     try:
         cli()
     except MeteringError as error:

@@ -13,6 +13,7 @@ from metering_pipeline.transform.assets import (
     ledger_models,
     rating_models,
     rollup_models,
+    suspect_models,
 )
 from metering_pipeline.transform.late_arrivals import late_arrivals
 from metering_pipeline.transform.tables import with_tables
@@ -24,6 +25,7 @@ defs = dg.Definitions(
             usage_events,
             hours,
             ledger_models,
+            suspect_models,
             rollup_models,
             late_arrivals,
             rating_models,

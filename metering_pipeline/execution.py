@@ -9,15 +9,13 @@ from pathlib import Path
 
 import dagster as dg
 
-from metering_pipeline.errors import MeteringError
 from metering_pipeline import settings
-from metering_pipeline.partitions import HOUR_FORMAT
+from metering_pipeline.errors import MeteringError
+from metering_pipeline.partitions import HOUR_FORMAT, RANGE_END, RANGE_START
 from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.settings import PROJECT_ROOT
 from metering_pipeline.transform.dbt import seeds_digest
 
-RANGE_START = "dagster/asset_partition_range_start"
-RANGE_END = "dagster/asset_partition_range_end"
 EVENT_BATCH_SIZE = "1000"
 """Dagster writes a planned and a materialized event per asset and partition; one by one, a month of
 hours would spend most of its time there."""
@@ -82,9 +80,7 @@ def run_billing(instance: dg.DagsterInstance, billing_date: date) -> None:
     run_job(instance, "billing", {RANGE_START: day, RANGE_END: day})
 
 
-def run_job(
-    instance: dg.DagsterInstance, name: str, tags: Mapping[str, str] | None = None
-) -> None:
+def run_job(instance: dg.DagsterInstance, name: str, tags: Mapping[str, str] | None = None) -> None:
     """Run a job of the definitions in this process. Raises RunFailed."""
     from metering_pipeline.definitions import defs
 
@@ -99,10 +95,13 @@ def run_job(
         if event.is_step_failure
     ]
     raise RunFailed(
-        f"run {result.run_id} of job {name} failed.\n" + "\n".join(failures or ["see the run's log"])
+        f"run {result.run_id} of job {name} failed.\n"
+        + "\n".join(failures or ["see the run's log"])
     )
 
 
 def _root_cause(error: object) -> str:
     cause = getattr(error, "cause", None)
-    return _root_cause(cause) if cause is not None else str(getattr(error, "message", error)).strip()
+    return (
+        _root_cause(cause) if cause is not None else str(getattr(error, "message", error)).strip()
+    )

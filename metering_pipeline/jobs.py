@@ -9,7 +9,9 @@ LANDING_TO_HOURLY = dg.AssetSelection.assets(
     ["rollups", "usage_hourly"],
 )
 CATALOG = dg.AssetSelection.groups("catalog")
-LATE_ARRIVALS = dg.AssetSelection.assets(["rollups", "late_arrivals"])
+LATE_ARRIVALS = dg.AssetSelection.assets(["rollups", "late_arrivals"]) | dg.AssetSelection.checks(
+    dg.AssetCheckKey(dg.AssetKey(["rollups", "usage_hourly"]), "no_late_arrivals")
+)
 DRAFTS = (
     dg.AssetSelection.assets(
         ["landing", "hours"], ["rollups", "usage_daily"], ["rollups", "usage_realtime"]
@@ -18,6 +20,7 @@ DRAFTS = (
     | dg.AssetSelection.assets(["invoices", "draft_invoices"])
     | dg.AssetSelection.groups("reconciliation").materializable()
 )
+SUSPECTS = dg.AssetSelection.assets(["ledger", "suspects"])
 ISSUED = dg.AssetSelection.assets(["invoices", "issued_invoices"])
 
 catalog = dg.define_asset_job(
@@ -31,9 +34,11 @@ late_arrivals = dg.define_asset_job(
     LATE_ARRIVALS | DRAFTS,
     description="Rolls up the usage that is later than the lookback, and rates it.",
 )
-drafts = dg.define_asset_job("drafts", DRAFTS, description="Rates what changed and draws up drafts.")
+drafts = dg.define_asset_job(
+    "drafts", DRAFTS, description="Rates what changed and draws up drafts."
+)
 billing = dg.define_asset_job(
-    "billing", DRAFTS | ISSUED, description="Draws up the drafts and issues those that are due."
+    "billing", SUSPECTS | DRAFTS | ISSUED, description="Draws up the drafts and issues those that are due."
 )
 
 jobs = [catalog, hourly, late_arrivals, drafts, billing]

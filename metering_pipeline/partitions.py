@@ -1,6 +1,6 @@
 """Landing hours as Dagster partitions, and half-open windows of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -11,12 +11,19 @@ from metering_pipeline.settings import HOUR
 
 HOUR_FORMAT = "%Y-%m-%dT%H"
 
+PARTITION = "dagster/partition"
+RANGE_START = "dagster/asset_partition_range_start"
+RANGE_END = "dagster/asset_partition_range_end"
+"""The tags by which Dagster says which partitions a run is for."""
+
 landing_hours = dg.HourlyPartitionsDefinition(
     start_date=settings.load().first_hour, fmt=HOUR_FORMAT, end_offset=1
 )
 """One partition a landing hour, UTC, the one now running included."""
 
-billing_dates = dg.DailyPartitionsDefinition(start_date=settings.load().first_hour.date().isoformat())
+billing_dates = dg.DailyPartitionsDefinition(
+    start_date=settings.load().first_hour.date().isoformat()
+)
 """One partition a billing date, UTC."""
 
 
@@ -43,7 +50,16 @@ class Window:
         return f"{self.start.strftime(HOUR_FORMAT)} to {last.strftime(HOUR_FORMAT)}"
 
 
-def run_window(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> Window:
+def run_window(context: dg.AssetExecutionContext) -> Window:
     """The landing hours that this step was asked for."""
     partitions = context.partition_time_window
     return Window(partitions.start, partitions.end)
+
+
+def tagged_window(tags: Mapping[str, str]) -> Window | None:
+    """The landing hours of a run with these tags; None for a run without partitions."""
+    first = tags.get(PARTITION) or tags.get(RANGE_START)
+    last = tags.get(PARTITION) or tags.get(RANGE_END)
+    if first is None or last is None:
+        return None
+    return Window(settings.parse_hour(first), settings.parse_hour(last) + HOUR)

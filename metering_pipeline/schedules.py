@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import dagster as dg
 
-
 from metering_pipeline.jobs import billing, hourly
 from metering_pipeline.partitions import HOUR_FORMAT
 from metering_pipeline.settings import HOUR, hour_of

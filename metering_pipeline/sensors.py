@@ -30,9 +30,7 @@ def late_files(_: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.Ski
         yield dg.SkipReason("No file waits in an hour that has passed.")
     for hour in hours[:RUNS_A_TICK]:
         key = hour.strftime(HOUR_FORMAT)
-        yield dg.RunRequest(
-            run_key=f"{key} {listing.digest_of(hour)}", partition_key=key
-        )
+        yield dg.RunRequest(run_key=f"{key} {listing.digest_of(hour)}", partition_key=key)
 
 
 @dg.sensor(job=late_arrivals_job, minimum_interval_seconds=300)

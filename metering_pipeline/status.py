@@ -55,7 +55,9 @@ def print_status(console: Console, connection: psycopg.Connection) -> bool:
         f"{row['buckets']:,} hourly buckets; {row['pending']:,} keys pending, {row['late_arrivals']:,} of them "
         f"beyond the lookback; {row['unmetered']:,} events unmetered, {row['unreadable']:,} values unreadable",
     )
-    stages.add_row("rating", f"{row['lines']:,} rated lines, {row['unrated']:,} pieces of usage unrated")
+    stages.add_row(
+        "rating", f"{row['lines']:,} rated lines, {row['unrated']:,} pieces of usage unrated"
+    )
     stages.add_row(
         "invoices", f"{row['drafts']:,} drafts, {row['issued']:,} issued, {row['held']:,} held"
     )

@@ -12,7 +12,7 @@ trim_scale({{ prefix }}quantity) as quantity,
 {% if relation in ('usage_events', 'duplicates', 'conflicts', 'voids', 'copies') -%}
 {{ prefix }}recorded_at
 {%- else -%}
-'{{ run_started_at.strftime("%Y-%m-%d %H:%M:%S.%f") }}+00'::timestamptz as recorded_at
+'{{ run_started_at }}'::timestamptz as recorded_at
 {%- endif %}
 {%- endmacro %}
 

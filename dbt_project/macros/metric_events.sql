@@ -10,9 +10,14 @@
 select
     events.*,
     metrics.metric,
-    case
-        when cardinality(metrics.dimensions) = 0 then '{}'::jsonb
-        else declared.dimensions
+    case cardinality(metrics.dimensions)
+        when 0 then '{}'::jsonb
+        -- one dimension, the usual case, without a subquery for each event
+        when 1 then jsonb_build_object(metrics.dimensions[1], events.properties ->> metrics.dimensions[1])
+        else (
+            select jsonb_object_agg(dimension, events.properties ->> dimension)
+            from unnest(metrics.dimensions) as dimension
+        )
     end as dimensions,
     case
         when metrics.aggregation = 'count' then 1
@@ -22,7 +27,14 @@ select
             then (events.properties ->> metrics.value_property)::numeric
     end as value,
     case
-        when declared.longest > 255 then 'dimension_too_long'
+        when cardinality(metrics.dimensions) = 1
+            and octet_length(events.properties ->> metrics.dimensions[1]) > 255 then 'dimension_too_long'
+        when cardinality(metrics.dimensions) > 1
+            and exists (
+                select 1
+                from unnest(metrics.dimensions) as dimension
+                where octet_length(events.properties ->> dimension) > 255
+            ) then 'dimension_too_long'
         when metrics.aggregation = 'count' or metrics.value_property is null then null
         when events.properties ->> metrics.value_property is null then 'value_missing'
         when not pg_input_is_valid(events.properties ->> metrics.value_property, 'numeric')
@@ -33,12 +45,6 @@ from {{ events }} as events
 inner join catalog.metrics
     on events.event_type = metrics.event_type
         and events.properties @> metrics.filter
-left join lateral (
-    select
-        jsonb_object_agg(dimension, events.properties ->> dimension) as dimensions,
-        max(octet_length(events.properties ->> dimension)) as longest
-    from unnest(metrics.dimensions) as dimension
-) as declared on cardinality(metrics.dimensions) > 0
 {%- endmacro %}
 
 {# The figures of a set of metric events in which an event that is taken back has sign -1. #}

@@ -13,7 +13,9 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {% call statement('lock') %}
-        select pg_advisory_xact_lock({{ pipeline_lock() }})
+        select pg_advisory_xact_lock({{ pipeline_lock() }});
+        -- a batch is sorted and grouped in memory: one writer at a time, so it is bounded
+        set local work_mem = '192MB'
     {% endcall %}
     {% call statement('main') %}
         {{ sql }}

@@ -5,31 +5,32 @@ from collections.abc import Sequence
 import dagster as dg
 
 from metering_pipeline import settings
-from metering_pipeline.partitions import Window, landing_hours, run_window
+from metering_pipeline.partitions import Window, tagged_window
 from metering_pipeline.postgres import open_database
 from metering_pipeline.reconciliation.laws import LawResult, evaluate
 
 LANDED = dg.AssetKey(["landing", "usage_events"])
 POSTED = dg.AssetKey(["ledger", "usage_events"])
+SUSPECTS = dg.AssetKey(["ledger", "suspects"])
 ROLLED_UP = dg.AssetKey(["rollups", "usage_hourly"])
+LATE_ARRIVALS = dg.AssetKey(["rollups", "late_arrivals"])
 RATED = dg.AssetKey(["rating", "rated_lines"])
 ISSUED = dg.AssetKey(["invoices", "issued_invoices"])
 
 
 def law_check(law: str, asset: dg.AssetKey, blocking: bool, about: str) -> dg.AssetChecksDefinition:
-    """The check that evaluates a law for the run's window and shows what it found."""
-    partitions = landing_hours if blocking else None
+    """The check that evaluates a law and shows what it found.
 
-    @dg.asset_check(
-        asset=asset,
-        name=law,
-        description=about,
-        blocking=blocking,
-        partitions_def=partitions,
-    )
+    A blocking one: for the landing hours of the run. The others, and any that is executed by itself:
+    for everything until now. Not partitioned, since Dagster shows a partitioned check that a range
+    run evaluated once as skipped.
+    """
+
+    @dg.asset_check(asset=asset, name=law, description=about, blocking=blocking)
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         configured = settings.load()
-        window = run_window(context) if blocking else Window(configured.first_hour, configured.now())
+        asked = tagged_window(context.run.tags) if blocking else None
+        window = asked or Window(configured.first_hour, configured.now())
         with open_database(configured).connect() as connection:
             results = evaluate(connection, law, window.start, window.end, configured.now())
         return law_result(law, results)
@@ -70,11 +71,19 @@ def law_result(law: str, results: Sequence[LawResult]) -> dg.AssetCheckResult:
 
 
 def warning_check(
-    name: str, asset: dg.AssetKey, count: str, about: str, advice: str
+    name: str,
+    asset: dg.AssetKey,
+    count: str,
+    about: str,
+    advice: str,
+    after: Sequence[dg.AssetKey] = (),
 ) -> dg.AssetChecksDefinition:
-    """A check that warns while a query counts anything; the advice says what a person can do."""
+    """A check that warns while a query counts anything; the advice says what a person can do.
 
-    @dg.asset_check(asset=asset, name=name, description=about)
+    It runs after its asset and, in a job that has them, after the others named.
+    """
+
+    @dg.asset_check(asset=asset, name=name, description=about, additional_deps=after)
     def check() -> dg.AssetCheckResult:
         with open_database(settings.load()).connect() as connection:
             row = connection.execute(count.encode()).fetchone()
@@ -120,10 +129,17 @@ checks: list[dg.AssetChecksDefinition] = [
         "See ledger.conflicts: ask the producer which is right; correct by a void and a new correlation id.",
     ),
     warning_check(
+        "no_suspects", SUSPECTS,
+        "select count(*) from ledger.suspects",
+        "Events that look like retries with a new time.",
+        "See ledger.suspects: if the producer stamps its retries anew, void the later ones.",
+    ),
+    warning_check(
         "no_late_arrivals", ROLLED_UP,
         "select count(*) from rollups.late_arrivals",
         "Usage later than the lookback that waits for a run of its own.",
-        "The sensor late_arrivals launches that run; or materialize rollups/late_arrivals.",
+        "The sensor late_arrivals launches that run; or run the job late_arrivals.",
+        after=[LATE_ARRIVALS],
     ),
     warning_check(
         "no_unmetered_events", ROLLED_UP,

@@ -93,6 +93,23 @@ create table ledger.withdrawn (
     primary key (file_key, kind, fingerprint)
 );
 
+-- Events that agree with an earlier one in tenant, type and correlation id but not in time: a producer
+-- that stamps its retries anew. Counted; voided by command, not by guess.
+create table ledger.suspects (
+    tenant_id text collate "C" not null,
+    event_type text collate "C" not null,
+    correlation_id text collate "C" not null,
+    occurred_at timestamptz not null,
+    fingerprint uuid not null,
+    first_occurred_at timestamptz not null,
+    first_fingerprint uuid not null,
+    quantity numeric not null,
+    landed_hour timestamptz not null,
+    file_id bigint not null,
+    line_number bigint not null,
+    primary key (occurred_at, fingerprint)
+);
+
 -- What the rollups still owe: keys whose contribution the ledger has changed.
 -- Released: to be consumed although the event is later than the lookback.
 create table ledger.pending (

@@ -19,7 +19,11 @@ on reconciliation.law_results (law, window_start, window_end, evaluation_id, ten
 -- The newest evaluation of each law and window: a red window stays red until it is well.
 create view reconciliation.current_law_results with (security_invoker = true) as
 with newest as (
-    select law, window_start, window_end, max(evaluation_id) as evaluation_id
+    select
+        law,
+        window_start,
+        window_end,
+        max(evaluation_id) as evaluation_id
     from reconciliation.law_results
     group by law, window_start, window_end
 )

@@ -1,14 +1,15 @@
 """The dbt models as Dagster assets, one definition a stage group, so that checks between them block."""
 
+import itertools
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, dbt_assets
+from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject, dbt_assets
 from dagster_dbt.asset_utils import get_asset_check_key_for_test
 
 from metering_pipeline import settings
@@ -24,6 +25,7 @@ RECORDS_A_PART = 1_000_000
 
 log = logging.getLogger(__name__)
 
+
 class StageTranslator(DagsterDbtTranslator):
     """A model belongs to the stage of its folder; seeds and staging to the catalog."""
 
@@ -33,6 +35,33 @@ class StageTranslator(DagsterDbtTranslator):
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str]:
         return ["team:metering"]
+
+    def get_asset_check_spec(
+        self,
+        asset_spec: dg.AssetSpec,
+        manifest: Mapping[str, Any],
+        unique_id: str,
+        project: DbtProject | None,
+    ) -> dg.AssetCheckSpec | None:
+        """The test as a check that says what its failure means: the test's description or first comment."""
+        spec = super().get_asset_check_spec(asset_spec, manifest, unique_id, project)
+        if spec is None:
+            return None
+        test = manifest["nodes"][unique_id]
+        return dg.AssetCheckSpec(
+            spec.name,
+            asset=spec.asset_key,
+            description=test["description"] or _first_comment(test["raw_code"]),
+            additional_deps=spec.additional_deps,
+            blocking=spec.blocking,
+            metadata=spec.metadata,
+        )
+
+
+def _first_comment(sql: str) -> str:
+    lines = itertools.dropwhile(lambda line: not line.startswith("--"), sql.splitlines())
+    comment = itertools.takewhile(lambda line: line.startswith("--"), lines)
+    return " ".join(line.removeprefix("--").strip() for line in comment)
 
 
 translator = StageTranslator(
@@ -54,7 +83,7 @@ def manifest() -> Mapping[str, Any]:
 @dbt_assets(
     manifest=project.manifest_path,
     project=project,
-    name="catalog",
+    name="publish_catalog",
     select="resource_type:seed path:models/staging path:models/catalog",
     dagster_dbt_translator=translator,
 )
@@ -71,7 +100,7 @@ def catalog_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     manifest=project.manifest_path,
     project=project,
     name="ledger",
-    select="path:models/ledger",
+    select="path:models/ledger/usage_events.sql",
     partitions_def=landing_hours,
     backfill_policy=dg.BackfillPolicy.single_run(),
     dagster_dbt_translator=translator,
@@ -142,11 +171,11 @@ def parts(database: Database, window: Window) -> list[Window]:
             """,
             (window.start, window.end),
         ).fetchall()
-    records = dict(rows)
+    records: dict[date, int] = {day: int(accepted) for day, accepted in rows}
     together: list[Window] = []
     held = 0
     for day in window.days():
-        size = int(records.get(day.start.date(), 0))
+        size = records.get(day.start.date(), 0)
         if together and held + size <= RECORDS_A_PART:
             together[-1] = Window(together[-1].start, day.end)
             held += size
@@ -154,6 +183,19 @@ def parts(database: Database, window: Window) -> list[Window]:
             together.append(day)
             held = size
     return together
+
+
+@dbt_assets(
+    manifest=project.manifest_path,
+    project=project,
+    name="suspects",
+    select="suspects",
+    dagster_dbt_translator=translator,
+)
+def suspect_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Lists events that a producer seems to have stamped anew; unpartitioned, since it looks back."""
+    database = open_database(settings.load())
+    yield from _events(context, run_dbt(database, "build", _selected_models(context)))
 
 
 def _run_in_parts(
@@ -180,9 +222,7 @@ def _selected_models(context: dg.AssetExecutionContext) -> list[str]:
 
 def _refables() -> list[Mapping[str, Any]]:
     return [
-        node
-        for node in manifest()["nodes"].values()
-        if node["resource_type"] in ("model", "seed")
+        node for node in manifest()["nodes"].values() if node["resource_type"] in ("model", "seed")
     ]
 
 

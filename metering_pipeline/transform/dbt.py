@@ -16,8 +16,8 @@ from typing import Any
 
 from dagster_dbt import DbtCliResource, DbtProject
 
-from metering_pipeline.errors import MeteringError
 from metering_pipeline import settings
+from metering_pipeline.errors import MeteringError
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database, database_name
 from metering_pipeline.settings import PROJECT_ROOT
@@ -141,8 +141,6 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-
-
 def _parse(name: str) -> Any:
     """The project as dbt parses it for a database of that name, kept for the process's life."""
     from dbt.cli.main import dbtRunner  # four seconds: paid only where dbt runs
@@ -168,13 +166,14 @@ def _places() -> list[str]:
 
 
 def _in_process(arguments: Sequence[str]) -> list[NodeResult]:
+    from dbt.artifacts.schemas.run import RunExecutionResult
     from dbt.cli.main import dbtRunner
 
     manifest = _parse(os.environ["DBT_POSTGRES_NAME"])
     options = ["--no-write-json", "--cache-selected-only", "--log-level-file", "none"]
     done = dbtRunner(manifest=manifest).invoke(["--quiet", *arguments, *_places(), *options])
-    if done.exception is not None:
-        raise DbtError(f"dbt {' '.join(arguments)}: {done.exception}")
+    if done.exception is not None or not isinstance(done.result, RunExecutionResult):
+        raise DbtError(f"dbt {' '.join(arguments)}: {done.exception or 'no results'}")
     return [
         NodeResult(
             unique_id=each.node.unique_id,

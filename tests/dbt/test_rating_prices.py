@@ -112,7 +112,7 @@ def test_money_rounding_vectors(units: Company, rate: Callable[[], None]) -> Non
 
 def test_random_tiers_agree_with_plain_decimals(units: Company, rate: Callable[[], None]) -> None:
     """Three hundred random prices and quantities, at the tiers' edges too."""
-    dice = random.Random(20260101)  # noqa: S311
+    dice = random.Random(20260101)
     expected = {}
     for number in range(300):
         name = f"t-{number}"

@@ -134,9 +134,7 @@ def pipeline(
     address = server.start()
     with psycopg.connect(address.url("postgres"), autocommit=True) as connection:
         connection.execute("drop database if exists metering with (force)")
-        connection.execute(
-            f"create database metering template {catalog_template} strategy wal_log"
-        )
+        connection.execute(f"create database metering template {catalog_template} strategy wal_log")
     database = postgres.Database(url=address.url("metering"), dagster_url=address.url("dagster"))
     root = tmp_path / "landing"
     root.mkdir()

@@ -169,7 +169,11 @@ def invoices(pipeline: Pipeline) -> dict[str, Decimal]:
 
 
 def holds(pipeline: Pipeline) -> dict[str, str]:
-    return dict(pipeline.rows("select tenant_id, detail from invoices.held_invoices where reason = 'law_failed'"))
+    return dict(
+        pipeline.rows(
+            "select tenant_id, detail from invoices.held_invoices where reason = 'law_failed'"
+        )
+    )
 
 
 def test_control_totals_become_invoices(traces: Pipeline) -> None:
@@ -213,9 +217,7 @@ def snapshot(pipeline: Pipeline) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def test_a_removed_event_holds_its_tenant_and_nobody_else(traces: Pipeline) -> None:
-    removed = traces.execute(
-        "delete from ledger.usage_events where correlation_id = 'code-000001'"
-    )
+    removed = traces.execute("delete from ledger.usage_events where correlation_id = 'code-000001'")
     assert removed == 1
     traces.issue(BILLING_DATE)
     assert set(holds(traces)) == {"code"}

@@ -130,7 +130,4 @@ def rollup(pipeline: Pipeline, name: str, prefix: str) -> dict[tuple[Any, ...], 
         f"select {prefix}tenant_id, metric, hour, dimensions, event_count, value_sum, value_min, value_max,"
         f" value_latest, event_digest, payload_digest from rollups.{name}"
     )
-    return {
-        (*row[:-8], json.dumps(row[-8])): row[-7:] for row in rows
-    }
-
+    return {(*row[:-8], json.dumps(row[-8])): row[-7:] for row in rows}

@@ -1,4 +1,4 @@
-{{ config(materialized='posting', full_refresh=false, alias='versions') }}
+{{ config(materialized='posting', full_refresh=false) }}
 
 {%- set tables = catalog_tables() %}
 
@@ -79,7 +79,7 @@ published as (
     from digest
     where digest.content_sha256 is distinct from (
         select versions.content_sha256
-        from {{ this }}
+        from {{ this }} as versions
         order by versions.catalog_version desc
         limit 1
     )

@@ -24,8 +24,7 @@ with billed as (
 last_issued as (
     select distinct on (
         lines.subscription_id, lines.charge_id, lines.component, lines.slice_start, lines.currency
-    )
-        lines.*
+    ) lines.*
     from invoices.issued_invoice_lines as lines
     inner join invoices.issued_invoices as documents on lines.invoice_number = documents.invoice_number
     order by

@@ -64,14 +64,7 @@ where
     and landed_hour < {{ window_end() }};
 
 create temporary table contested on commit drop as
-select
-    batch.occurred_at,
-    batch.fingerprint
-from batch
-left join accepted on batch.file_id = accepted.file_id and batch.line_number = accepted.line_number
-where accepted.file_id is null
 {% for table in ['usage_events', 'duplicates', 'conflicts', 'voids'] -%}
-union
 select
     {{ table }}.occurred_at,
     {{ table }}.fingerprint
@@ -80,7 +73,14 @@ inner join superseded on {{ table }}.file_id = superseded.file_id
 where
     {{ table }}.landed_hour >= {{ window_start() }}
     and {{ table }}.landed_hour < {{ window_end() }}
-{% endfor %};
+union
+{% endfor -%}
+select
+    batch.occurred_at,
+    batch.fingerprint
+from batch
+left join accepted on batch.file_id = accepted.file_id and batch.line_number = accepted.line_number
+where accepted.file_id is null;
 
 analyze contested;
 
@@ -90,10 +90,11 @@ create temporary table before on commit drop as
 -- 4. All their copies, but those of superseded versions, in order of ownership.
 create temporary table copies on commit drop as
 with known as (
-    {% for table in ['usage_events', 'duplicates', 'conflicts', 'voids'] -%}
+    {% for table, kind in [
+        ('usage_events', "'event'"), ('duplicates', 'duplicates.kind'), ('conflicts', "'event'"), ('voids', "'void'"),
+    ] -%}
     select
-        {{ {'usage_events': "'event'", 'conflicts': "'event'", 'voids': "'void'", 'duplicates': 'duplicates.kind'}[table] }}
-            as kind,
+        {{ kind }} as kind,
         {{ ledger_columns(table) }}
     from contested
     inner join ledger.{{ table }}
@@ -209,14 +210,12 @@ create temporary table after on commit drop as
 
 insert into ledger.pending (landed_hour, tenant_id, event_type, event_hour)
 with changed as (
-    select
-        before.*
+    select before.*
     from before
     left join after using (occurred_at, fingerprint)
     where after is distinct from before
     union all
-    select
-        after.*
+    select after.*
     from after
     left join before using (occurred_at, fingerprint)
     where before is distinct from after

@@ -3,7 +3,7 @@
 -- The billing periods of every subscription up to the end of the landed hours, and what is charged in each
 -- (rating.charge_slices). Both are computed as a whole and compared with what stands; only what differs is
 -- written and handed on: spans of time to attribute anew, slices to rate anew.
--- Depends on the catalog: {{ ref('catalog_versions') }}.
+-- Depends on the catalog: {{ ref('catalog_versions') }}; the landed hours: {{ source('landing', 'hours') }}.
 
 {%- set columns = {
     'billing_periods': [

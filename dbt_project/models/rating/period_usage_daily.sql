@@ -157,8 +157,8 @@ standing as (
     from pieces
     inner join ledger.usage_events as events
         on pieces.tenant_id = events.tenant_id
-            and events.occurred_at >= pieces.piece_start
-            and events.occurred_at < pieces.piece_end
+            and pieces.piece_start <= events.occurred_at
+            and pieces.piece_end > events.occurred_at
     where not exists (
         select 1
         from ledger.voids

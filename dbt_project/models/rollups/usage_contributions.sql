@@ -1,7 +1,8 @@
 {{ config(materialized='posting', full_refresh=false) }}
 
 -- Rewrites the contributions of the pending keys, from the ledger, and nothing else. On time, late and
--- early are the same thing: the work follows what changed. Depends on {{ ref('usage_events') }}.
+-- early are the same thing: the work follows what changed. Depends on {{ ref('usage_events') }}, and on
+-- what is to be metered: {{ source('catalog', 'metrics') }}.
 
 -- 1. Take the debt within the lookback, and what was released beyond it.
 create temporary table taken on commit drop as
@@ -68,11 +69,13 @@ select
     signed.event_type,
     signed.occurred_at,
     signed.fingerprint,
-    signed.payload_hash,
     signed.quantity,
     signed.properties,
     signed.file_id,
-    signed.line_number
+    signed.line_number,
+    {{ digest_term('signed.fingerprint') }} as event_term,
+    {{ digest_term('signed.payload_hash') }} as payload_term,
+    row_number() over (order by signed.occurred_at, signed.fingerprint, signed.sign) as place_in_time
 from signed
 inner join taken
     on signed.booked_hour = taken.landed_hour
@@ -111,9 +114,51 @@ where
     and {{ table }}.hour = taken.event_hour;
 
 {% endfor -%}
--- 4. What they contribute now, what no metric can read, and what no metric reads.
-with metered as materialized (
+analyze booked;
+
+-- 4. What they contribute now, what no metric can read, and what no metric reads. The latest event of a bucket
+-- is found by its place in time and looked up afterwards: an ordered aggregate would sort everything.
+create temporary table metered on commit drop as
+select
+    booked_hour,
+    sign,
+    event_hour,
+    tenant_id,
+    event_type,
+    metric,
+    dimensions,
+    value,
+    unreadable,
+    event_term,
+    payload_term,
+    place_in_time,
+    file_id,
+    line_number
+from (
     {{ metric_events('booked') }}
+) as measured;
+
+analyze metered;
+
+with totals as (
+    select
+        booked_hour,
+        tenant_id,
+        metric,
+        event_hour,
+        dimensions,
+        event_type,
+        sum(sign) as event_count,
+        count(*) filter (where sign < 0) as voided_count,
+        sum(sign * value) as value_sum,
+        min(value) filter (where sign > 0) as value_min,
+        max(value) filter (where sign > 0) as value_max,
+        max(place_in_time) filter (where sign > 0) as latest_place,
+        sum(sign * event_term::numeric) as event_digest,
+        sum(sign * payload_term::numeric) as payload_digest
+    from metered
+    where unreadable is null
+    group by booked_hour, tenant_id, metric, event_hour, dimensions, event_type
 ),
 
 contributed as (
@@ -122,17 +167,28 @@ contributed as (
         value_sum, value_min, value_max, value_latest, latest_at, latest_fingerprint, event_digest, payload_digest
     )
     select
-        booked_hour,
-        tenant_id,
-        metric,
-        event_hour,
-        dimensions,
-        event_type,
-        {{ bucket_figures() }}
-    from metered
-    where unreadable is null
-    group by booked_hour, tenant_id, metric, event_hour, dimensions, event_type
-    order by booked_hour, tenant_id, event_hour, metric, dimensions
+        totals.booked_hour,
+        totals.tenant_id,
+        totals.metric,
+        totals.event_hour,
+        totals.dimensions,
+        totals.event_type,
+        totals.event_count,
+        totals.voided_count,
+        totals.value_sum,
+        totals.value_min,
+        totals.value_max,
+        latest.value,
+        booked.occurred_at,
+        booked.fingerprint,
+        totals.event_digest,
+        totals.payload_digest
+    from totals
+    left join metered as latest
+        on totals.latest_place = latest.place_in_time
+            and totals.metric = latest.metric
+    left join booked on totals.latest_place = booked.place_in_time
+    order by totals.booked_hour, totals.tenant_id, totals.event_hour, totals.metric, totals.dimensions
     returning tenant_id, metric, hour, dimensions
 ),
 

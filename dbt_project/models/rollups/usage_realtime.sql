@@ -2,6 +2,7 @@
 
 -- Usage as the ledger knows it at this moment: clean buckets from the hourly rollup, buckets with a debt
 -- (pending, or touched and not yet merged) read from the ledger.
+-- Depends on {{ source('ledger', 'pending') }} and {{ source('catalog', 'metrics') }}.
 
 with indebted as (
     select
@@ -26,7 +27,7 @@ standing as (
     inner join {{ ref('usage_events') }} as events
         on indebted.tenant_id = events.tenant_id
             and indebted.event_type = events.event_type
-            and events.occurred_at >= indebted.hour
+            and indebted.hour <= events.occurred_at
             and events.occurred_at < indebted.hour + interval '1 hour'
     where not exists (
         select 1

@@ -75,7 +75,9 @@ issued_references as (
         to_jsonb(subscriptions) - array['recorded_at', 'recorded_by']
     from catalog.subscriptions
     where (subscription_id, version) in (
-        select lines.subscription_id, lines.subscription_version
+        select
+            lines.subscription_id,
+            lines.subscription_version
         from invoices.issued_invoice_lines as lines
     )
     union all
@@ -365,7 +367,7 @@ claimed_twice as (
             and one.metric = other.metric
             and one.charge_id < other.charge_id
             and one.effective_from < other.effective_until
-            and other.effective_from < one.effective_until
+            and one.effective_until > other.effective_from
     where {{ routes_meet('one.dimension_route', 'other.dimension_route') }}
 ),
 

@@ -1,0 +1,69 @@
+{{ config(materialized='posting', full_refresh=false) }}
+
+-- Looks through the newest lookback of the ledger, {{ ref('usage_events') }}, for events that a producer
+-- seems to have stamped anew. Compared by a hash of the three fields, so that the grouping stays small.
+
+create temporary table recent on commit drop as
+select
+    events.*,
+    hashtextextended(concat_ws(U&'\001F', events.tenant_id, events.event_type, events.correlation_id), 0)
+        as identity
+from ledger.usage_events as events
+where
+    events.occurred_at >= (
+        select max(hours.landed_hour) - catalog.setting_hours('lookback_hours')
+        from landing.hours
+        where hours.file_count > 0
+    )
+    and not exists (
+        select 1
+        from ledger.voids
+        where voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+    );
+
+delete from ledger.suspects
+where
+    occurred_at >= (select min(recent.occurred_at) from recent)
+    or exists (
+        select 1
+        from ledger.voids
+        where voids.occurred_at = suspects.occurred_at and voids.fingerprint = suspects.fingerprint
+    );
+
+insert into ledger.suspects
+with repeated as (
+    select identity
+    from recent
+    group by identity
+    having count(*) > 1
+),
+
+in_order as (
+    select
+        recent.*,
+        first_value(recent.occurred_at) over same_request as first_occurred_at,
+        first_value(recent.fingerprint) over same_request as first_fingerprint,
+        row_number() over same_request as place
+    from recent
+    inner join repeated on recent.identity = repeated.identity
+    window same_request as (
+        partition by recent.tenant_id, recent.event_type, recent.correlation_id
+        order by recent.occurred_at, recent.fingerprint
+    )
+)
+
+select
+    tenant_id,
+    event_type,
+    correlation_id,
+    occurred_at,
+    fingerprint,
+    first_occurred_at,
+    first_fingerprint,
+    quantity,
+    landed_hour,
+    file_id,
+    line_number
+from in_order
+where place > 1
+order by occurred_at, fingerprint

@@ -1,0 +1,100 @@
+"""The command line as its users have it: a process, its exit code, and what it prints."""
+
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from metering_pipeline.settings import PROJECT_ROOT
+from tests.scenarios.conftest import Pipeline
+
+HOUR = datetime(2026, 1, 31, 13, tzinfo=UTC)
+
+
+def metering(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from metering_pipeline.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=PROJECT_ROOT,
+        env={**os.environ, **environment},
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture
+def dagster_storage(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    monkeypatch.setenv("METERING_DAGSTER_DATABASE_URL", pipeline.database.dagster_url)
+    return pipeline
+
+
+def test_run_preview_issue_and_status(dagster_storage: Pipeline) -> None:
+    pipeline = dagster_storage
+    event = {
+        "tenant_id": "acme",
+        "event_type": "api.request",
+        "occurred_at": "2026-01-31T12:59:59.25Z",
+        "correlation_id": "req-1",
+        "properties": {"model": "small", "input_tokens": 812, "output_tokens": 40},
+    }
+    pipeline.drop(HOUR, "events.ndjson", [event, event, {"tenant_id": "acme"}])
+    pipeline.set_clock(datetime(2026, 2, 6, tzinfo=UTC))
+
+    ran = metering("run", "--hour", "2026-01-31T13")
+    assert ran.returncode == 0, ran.stderr
+    assert "1 landing hours" in ran.stdout
+    assert pipeline.rows("select count(*) from ledger.usage_events") == [(1,)]
+    assert pipeline.rows("select reason from landing.rejected_events") == [("missing_field",)]
+
+    preview = metering("issue", "--date", "2026-02-05", "--preview")
+    assert preview.returncode == 0, preview.stderr
+    assert "Would be issued" in preview.stdout
+    assert pipeline.rows("select count(*) from invoices.issued_invoices") == [(0,)]
+
+    issued = metering("issue", "--date", "2026-02-05")
+    assert issued.returncode == 0, issued.stderr
+    assert "US-000001" in issued.stdout
+
+    status = metering("status")
+    assert status.returncode == 0, status.stdout + status.stderr
+    assert "1 duplicates" in status.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["run"], {}, "Give --hour, or --from and --to."),
+        (["run", "--hour", "yesterday"], {}, "write an hour in UTC as 2026-01-31T13"),
+        (["run", "--from", "2026-01-02T00", "--to", "2026-01-01T00"], {}, "--to is before --from."),
+        (["issue"], {}, "Give one of --date, --release, --stop, --resume."),
+        (["issue", "--stop"], {}, "Say who decides and why"),
+        (["db", "url"], {"METERING_LOKBACK_HOURS": "3"}, "METERING_LOKBACK_HOURS is not a setting"),
+        (["db", "url"], {"METERING_GRACE_HOURS": "soon"}, "METERING_GRACE_HOURS='soon'"),
+        (["db", "url"], {"METERING_DATABASE_URL": "mysql://x"}, "begins with postgresql://"),
+    ],
+)
+def test_bad_input_is_named(
+    arguments: list[str], environment: dict[str, str], message: str
+) -> None:
+    failed = metering(*arguments, **environment)
+    assert failed.returncode != 0
+    assert message in " ".join((failed.stdout + failed.stderr).split())
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_day_that_has_not_ended_is_refused(dagster_storage: Pipeline) -> None:
+    dagster_storage.set_clock(datetime(2026, 2, 5, 12, tzinfo=UTC))
+    refused = metering("issue", "--date", "2026-02-05")
+    assert refused.returncode == 1
+    assert "2026-02-05" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_generate_writes_a_landing_root(tmp_path: Path) -> None:
+    made = metering("generate", "--root", str(tmp_path / "root"), "--days", "2", "--events", "500")
+    assert made.returncode == 0, made.stderr
+    assert len(list((tmp_path / "root").glob("landed_hour=*/*"))) > 2

@@ -1,0 +1,57 @@
+"""What the ledger refuses, and what it warns about."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from metering_pipeline.transform.dbt import DbtError, run_dbt
+from tests.scenarios.conftest import Pipeline
+
+HOUR = datetime(2026, 1, 5, 10, tzinfo=UTC)
+LEDGER = ["metering.ledger.usage_events"]
+
+
+def event(minute: int, correlation_id: str, **more: Any) -> dict[str, Any]:
+    return {
+        "tenant_id": "acme",
+        "event_type": "api.request",
+        "occurred_at": (HOUR - timedelta(minutes=minute)).isoformat(),
+        "correlation_id": correlation_id,
+        "properties": {"model": "small", "input_tokens": 1, "output_tokens": 1},
+    } | more
+
+
+def land(pipeline: Pipeline, *events: dict[str, Any]) -> None:
+    pipeline.set_clock(HOUR + timedelta(hours=2))
+    pipeline.drop(HOUR, "events.ndjson", events)
+    pipeline.run(HOUR)
+
+
+def test_a_full_refresh_changes_nothing(pipeline: Pipeline) -> None:
+    from metering_pipeline.partitions import Window
+
+    land(pipeline, event(1, "a"), event(2, "b"))
+    before = pipeline.rows("select * from ledger.usage_events order by fingerprint")
+    empty = Window(HOUR - timedelta(days=1), HOUR - timedelta(hours=23))
+    run_dbt(pipeline.database, "run --full-refresh", LEDGER, empty)
+    assert pipeline.rows("select * from ledger.usage_events order by fingerprint") == before
+    assert len(before) == 2
+
+
+def test_a_model_without_its_window_does_not_compile(pipeline: Pipeline) -> None:
+    with pytest.raises(DbtError, match="needs a window of landing hours"):
+        run_dbt(pipeline.database, "run", LEDGER)
+
+
+def test_a_retry_with_a_new_time_is_suspect_until_it_is_voided(pipeline: Pipeline) -> None:
+    land(pipeline, event(1, "a"), event(5, "a"), event(9, "b"))
+    run_dbt(pipeline.database, "run", ["suspects"])
+    listed = "select correlation_id, occurred_at, first_occurred_at from ledger.suspects"
+    assert pipeline.rows(listed) == [
+        ("a", HOUR - timedelta(minutes=1), HOUR - timedelta(minutes=5))
+    ]
+    assert pipeline.rows("select count(*) from ledger.usage_events") == [(3,)]
+    land(pipeline, event(1, "a"), event(5, "a"), event(9, "b"), event(1, "a", void=True))
+    run_dbt(pipeline.database, "run", ["suspects"])
+    assert pipeline.rows(listed) == []
