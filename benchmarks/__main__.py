@@ -51,8 +51,8 @@ def measure(console: Console, events: int) -> None:
     import dagster as dg
 
     from metering_pipeline import settings
-    from metering_pipeline.execution import QUIET
     from metering_pipeline.definitions import defs
+    from metering_pipeline.execution import QUIET
     from metering_pipeline.generate import generate
     from metering_pipeline.landing.store import land_hours
     from metering_pipeline.postgres import open_database
@@ -71,7 +71,9 @@ def measure(console: Console, events: int) -> None:
     with database.connect(autocommit=True) as connection:
         land(LINES - HOUR)
         write_both_formats(connection, root)
-        connection.execute("truncate landing.usage_events, landing.rejected_events, landing.files cascade")
+        connection.execute(
+            "truncate landing.usage_events, landing.rejected_events, landing.files cascade"
+        )
         ndjson = seconds(lambda: land(LINES))
         records = count(connection, "landing.usage_events")
         copied = seconds(lambda: copy_again(connection))
@@ -102,7 +104,15 @@ def write_both_formats(connection: psycopg.Connection, root: Path) -> None:
         order by line_number
         """
     ).fetchall()
-    names = ("tenant_id", "event_type", "occurred_at", "correlation_id", "quantity", "properties", "void")
+    names = (
+        "tenant_id",
+        "event_type",
+        "occurred_at",
+        "correlation_id",
+        "quantity",
+        "properties",
+        "void",
+    )
     with (folder_of(root, LINES) / "events.ndjson").open("w") as file:
         for row in fetched:
             file.write(line_of(dict(zip(names, row, strict=True))))
@@ -124,7 +134,11 @@ def folder_of(root: Path, hour: datetime) -> Path:
 
 
 def line_of(event: dict[str, Any]) -> str:
-    text = {**event, "occurred_at": event["occurred_at"].isoformat(), "quantity": str(event["quantity"])}
+    text = {
+        **event,
+        "occurred_at": event["occurred_at"].isoformat(),
+        "quantity": str(event["quantity"]),
+    }
     return json.dumps({**text, "properties": json.loads(event["properties"])}) + "\n"
 
 
@@ -207,12 +221,16 @@ def count(connection: psycopg.Connection, table: str) -> int:
 
 def report(console: Console, rows: list[tuple[str, int, float, str, float]]) -> None:
     """Print what was measured, with the machine."""
-    table = Table(title=f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    table = Table(
+        title=f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    )
     for heading in ("what", "seconds", "events/s", "baseline", "its seconds", "ratio"):
         table.add_column(heading, justify="left" if heading in ("what", "baseline") else "right")
     for name, records, taken, baseline, reference in rows:
         rate = f"{records / taken:,.0f}" if records > 1 else ""
-        table.add_row(name, f"{taken:.4f}", rate, baseline, f"{reference:.4f}", f"{taken / reference:.3f}")
+        table.add_row(
+            name, f"{taken:.4f}", rate, baseline, f"{reference:.4f}", f"{taken / reference:.3f}"
+        )
     console.print(table)
 
 

@@ -6,6 +6,7 @@ and the clock stands still, so that the figures are the same wherever and whenev
 
 import os
 import shutil
+import sys
 import time
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -84,16 +85,21 @@ def _settle_in(home: Path, fresh: bool) -> None:
 
 
 def _where_to_look_next(console: Console, home: Path, seconds: float) -> None:
-    try:
-        shown = home.relative_to(Path.cwd())
-    except ValueError:
-        shown = home
+    metering = f"METERING_HOME={_shown(home)} {_shown(Path(sys.argv[0]))}"
     console.print(
         f"\nDone in {seconds:.0f} s; run it again and no row changes. Where to look next:\n"
-        f"  METERING_HOME={shown} metering ui       the lineage, the runs and the checks, in Dagster\n"
-        f"  METERING_HOME={shown} metering status   the stages and the laws\n"
-        f'  psql "$(METERING_HOME={shown} metering db url)"   the tables: rollups.usage_daily, '
+        f"  {metering} ui       the lineage, the runs and the checks, in Dagster\n"
+        f"  {metering} status   the stages and the laws\n"
+        f'  psql "$({metering} db url)"   the tables: rollups.usage_daily, '
         "invoices.issued_invoice_lines, …",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _shown(path: Path) -> Path:
+    """The path as a person in this folder would write it."""
+    try:
+        return path.absolute().relative_to(Path.cwd())
+    except ValueError:
+        return path

@@ -38,7 +38,9 @@ drafts = dg.define_asset_job(
     "drafts", DRAFTS, description="Rates what changed and draws up drafts."
 )
 billing = dg.define_asset_job(
-    "billing", SUSPECTS | DRAFTS | ISSUED, description="Draws up the drafts and issues those that are due."
+    "billing",
+    SUSPECTS | DRAFTS | ISSUED,
+    description="Draws up the drafts and issues those that are due.",
 )
 
 jobs = [catalog, hourly, late_arrivals, drafts, billing]

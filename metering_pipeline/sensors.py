@@ -34,7 +34,7 @@ def late_files(_: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.Ski
 
 
 @dg.sensor(job=late_arrivals_job, minimum_interval_seconds=300)
-def late_arrivals(_: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+def late_arrivals(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Usage later than the lookback: a run for exactly it."""
     with open_database(settings.load()).connect() as connection:
         keys = connection.execute(
@@ -46,7 +46,12 @@ def late_arrivals(_: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReaso
         ).fetchall()
     if not keys:
         return dg.SkipReason("No usage is later than the lookback.")
-    return dg.RunRequest(run_key=hashlib.sha256(repr(keys).encode()).hexdigest())
+    # the same hours can be late again after they were rolled up: that is another run
+    done = context.instance.get_latest_materialization_event(
+        dg.AssetKey(["rollups", "late_arrivals"])
+    )
+    since = done.timestamp if done else None
+    return dg.RunRequest(run_key=hashlib.sha256(repr((since, keys)).encode()).hexdigest())
 
 
 @dg.sensor(job=catalog, minimum_interval_seconds=60)
@@ -56,7 +61,7 @@ def catalog_changes(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
     if context.cursor == digest:
         return dg.SkipReason("The catalog's seeds are unchanged.")
     context.update_cursor(digest)
-    return dg.RunRequest(run_key=digest)
+    return dg.RunRequest()  # without a key: a change that is taken back is published too
 
 
 sensors = [late_files, late_arrivals, catalog_changes]

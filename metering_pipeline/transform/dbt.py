@@ -5,6 +5,7 @@ once. dbt is global to its process, so calls are made one at a time.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -102,7 +103,7 @@ def run_dbt(
 
     Raises DbtError if a node could not run. Failing tests are results, not errors.
     """
-    arguments = [*command.split(), "--select", *nodes]
+    arguments = [*command.split(), "--select", " ".join(nodes)]
     if "build" in arguments:  # of the tests, those whose parents are built by now
         arguments += ["--indirect-selection", "buildable"]
     if window is not None:
@@ -188,11 +189,14 @@ def _in_process(arguments: Sequence[str]) -> list[NodeResult]:
 
 def _by_resource(arguments: Sequence[str]) -> list[NodeResult]:
     project = dbt_project()
+    written = project.target_path / "run_results.json"
+    # Else a call that fails early would show the last one's results.
+    written.unlink(missing_ok=True)
     resource = DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir))
     invocation = resource.cli([*arguments], raise_on_error=False, target_path=project.target_path)
     invocation.wait()
-    if (error := invocation.get_error()) is not None and not _wrote_results(invocation.target_path):
-        raise DbtError(str(error))
+    if not written.exists():
+        raise DbtError(f"dbt {' '.join(arguments)}: {invocation.get_error()}")
     return [
         NodeResult(
             unique_id=each["unique_id"],
@@ -201,9 +205,5 @@ def _by_resource(arguments: Sequence[str]) -> list[NodeResult]:
             seconds=each["execution_time"],
             failures=each["failures"],
         )
-        for each in invocation.get_artifact("run_results.json")["results"]
+        for each in json.loads(written.read_text())["results"]
     ]
-
-
-def _wrote_results(target: Path) -> bool:
-    return (target / "run_results.json").exists()

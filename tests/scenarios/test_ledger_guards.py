@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from metering_pipeline.execution import RunFailed
 from metering_pipeline.transform.dbt import DbtError, run_dbt
 from tests.scenarios.conftest import Pipeline
 
@@ -55,3 +56,27 @@ def test_a_retry_with_a_new_time_is_suspect_until_it_is_voided(pipeline: Pipelin
     land(pipeline, event(1, "a"), event(5, "a"), event(9, "b"), event(1, "a", void=True))
     run_dbt(pipeline.database, "run", ["suspects"])
     assert pipeline.rows(listed) == []
+
+
+def test_a_broken_law_blocks_what_follows(pipeline: Pipeline) -> None:
+    land(pipeline, event(1, "a"), event(2, "b"))
+    ledger = pipeline.rows("select recorded_at from ledger.usage_events order by fingerprint")
+    assert pipeline.execute("delete from landing.usage_events where correlation_id = 'a'") == 1
+    with pytest.raises(RunFailed, match="L1"):
+        pipeline.run(HOUR)
+    assert (
+        pipeline.rows("select recorded_at from ledger.usage_events order by fingerprint") == ledger
+    )
+    assert {law for law, _ in pipeline.red_laws()} == {"L1"}
+
+
+def test_dbt_as_a_process_of_its_own(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    from metering_pipeline.partitions import Window
+
+    land(pipeline, event(1, "a"))
+    monkeypatch.setenv("METERING_DBT_MODE", "cli")
+    hour = Window(HOUR, HOUR + timedelta(hours=1))
+    results = run_dbt(pipeline.database, "run", ["usage_contributions", "usage_hourly"], hour)
+    assert [each.status for each in results] == ["success", "success"]
+    with pytest.raises(DbtError, match="run --no-such-option"):
+        run_dbt(pipeline.database, "run --no-such-option", LEDGER)

@@ -8,7 +8,11 @@ with tolerance as (
 
 first_hour as (
     select coalesce(
-        (select value::timestamptz from catalog.settings where name = 'first_hour'),
+        (
+            select value::timestamptz
+            from catalog.settings
+            where name = 'first_hour'
+        ),
         (select min(landed_hour) from landing.hours)
     ) as landed_hour
 ),

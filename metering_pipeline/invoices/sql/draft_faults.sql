@@ -64,6 +64,8 @@ judged as (
     left join lines on due_drafts.draft_id = lines.draft_id
 )
 
-select draft_id, faults
+select
+    draft_id,
+    faults
 from judged
 where cardinality(faults) > 0

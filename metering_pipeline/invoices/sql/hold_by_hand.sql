@@ -3,7 +3,15 @@ insert into invoices.held_invoices (
     draft_id, reason, detail, tenant_id, subscription_id, bill_at, total, currency, held_since
 )
 select
-    draft_id, 'held_by_hand', %(detail)s, tenant_id, subscription_id, bill_at, total, currency, %(now)s
+    draft_id,
+    'held_by_hand',
+    %(detail)s,
+    tenant_id,
+    subscription_id,
+    bill_at,
+    total,
+    currency,
+    %(now)s
 from invoices.draft_invoices
 where draft_id = %(draft_id)s
 on conflict (draft_id, reason) do update set

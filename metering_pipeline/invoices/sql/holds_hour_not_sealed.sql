@@ -1,6 +1,8 @@
 -- Drafts with a landing hour up to their cut-off that is not sealed: files may still be missing.
 with windows as (
-    select distinct first_landing_hour, cut_off
+    select distinct
+        first_landing_hour,
+        cut_off
     from due_drafts
     where cut_off is not null
 ),

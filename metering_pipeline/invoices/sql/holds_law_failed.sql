@@ -1,6 +1,11 @@
 -- Drafts that a failed law concerns, law by law, from the newest evaluation of each window.
 with failed as materialized (
-    select law, window_start, window_end, tenant_id, figures
+    select
+        law,
+        window_start,
+        window_end,
+        tenant_id,
+        figures
     from reconciliation.current_law_results
     where not passed
 ),
@@ -13,7 +18,10 @@ failed_hours as materialized (
 ),
 
 hours_without_tenant as materialized (
-    select law, window_start, window_end
+    select
+        law,
+        window_start,
+        window_end
     from failed_hours
     where
         tenant_id is null
@@ -31,45 +39,69 @@ hours_without_tenant as materialized (
 ),
 
 rows_of_hours as (
-    select landed_hour, tenant_id
+    select
+        landed_hour,
+        tenant_id
     from landing.usage_events
     where landed_hour in (select hours_without_tenant.window_start from hours_without_tenant)
     union
-    select landed_hour, tenant_id
+    select
+        landed_hour,
+        tenant_id
     from ledger.usage_events
     where landed_hour in (select hours_without_tenant.window_start from hours_without_tenant)
     union
-    select landed_hour, tenant_id
+    select
+        landed_hour,
+        tenant_id
     from rollups.usage_contributions
     where landed_hour in (select hours_without_tenant.window_start from hours_without_tenant)
 ),
 
 concerned_in_hours as (
-    select law, window_start, window_end, tenant_id
+    select
+        law,
+        window_start,
+        window_end,
+        tenant_id
     from failed_hours
     where tenant_id is not null
     union
-    select hours.law, hours.window_start, hours.window_end, rows_of_hours.tenant_id
+    select
+        hours.law,
+        hours.window_start,
+        hours.window_end,
+        rows_of_hours.tenant_id
     from hours_without_tenant as hours
     inner join rows_of_hours on hours.window_start = rows_of_hours.landed_hour
 ),
 
 broken_series as (
-    select distinct failed.window_start, names.series
+    select distinct
+        failed.window_start,
+        names.series
     from failed
     cross join lateral jsonb_array_elements_text(failed.figures -> 'broken_series') as names (series)
     where failed.law = 'L5' and failed.tenant_id is null
 ),
 
 concerned as (
-    select due_drafts.draft_id, hours.law, hours.window_start, 'YYYY-MM-DD"T"HH24' as window_format
+    select
+        due_drafts.draft_id,
+        hours.law,
+        hours.window_start,
+        'YYYY-MM-DD"T"HH24' as window_format
     from due_drafts
     inner join concerned_in_hours as hours
         on due_drafts.tenant_id = hours.tenant_id
             and due_drafts.first_landing_hour <= hours.window_start
     where due_drafts.bears_usage
     union
-    select due_drafts.draft_id, failed.law, failed.window_start, 'YYYY-MM' as window_format
+    select
+        due_drafts.draft_id,
+        failed.law,
+        failed.window_start,
+        'YYYY-MM' as window_format
     from due_drafts
     inner join failed
         on due_drafts.tenant_id = failed.tenant_id
@@ -78,12 +110,20 @@ concerned as (
     where failed.law = 'L4' and due_drafts.bears_usage
     union
     -- what is due is reckoned from what was issued, so a faulty document holds every further one
-    select due_drafts.draft_id, failed.law, failed.window_start, 'YYYY-MM-DD' as window_format
+    select
+        due_drafts.draft_id,
+        failed.law,
+        failed.window_start,
+        'YYYY-MM-DD' as window_format
     from due_drafts
     inner join failed on due_drafts.tenant_id = failed.tenant_id
     where failed.law = 'L5'
     union
-    select due_drafts.draft_id, 'L5' as law, broken_series.window_start, 'YYYY-MM-DD' as window_format
+    select
+        due_drafts.draft_id,
+        'L5' as law,
+        broken_series.window_start,
+        'YYYY-MM-DD' as window_format
     from due_drafts
     inner join catalog.legal_entities using (legal_entity)
     inner join broken_series on legal_entities.series = broken_series.series

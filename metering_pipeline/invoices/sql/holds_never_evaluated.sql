@@ -3,8 +3,16 @@ with hours as (
     select distinct landed_hour
     from landing.files
     where
-        landed_hour >= (select min(due_drafts.first_landing_hour) from due_drafts where due_drafts.bears_usage)
-        and landed_hour < (select max(due_drafts.cut_off) from due_drafts where due_drafts.bears_usage)
+        landed_hour >= (
+            select min(due_drafts.first_landing_hour)
+            from due_drafts
+            where due_drafts.bears_usage
+        )
+        and landed_hour < (
+            select max(due_drafts.cut_off)
+            from due_drafts
+            where due_drafts.bears_usage
+        )
 ),
 
 unknown_hours as (

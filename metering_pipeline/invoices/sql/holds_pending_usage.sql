@@ -1,9 +1,15 @@
 -- Drafts whose tenant has usage in their window that is not rolled up or not rated yet.
 with owed as (
-    select tenant_id, event_hour as starts, event_hour + interval '1 hour' as ends
+    select
+        tenant_id,
+        event_hour as starts,
+        event_hour + interval '1 hour' as ends
     from ledger.pending
     union all
-    select tenant_id, hour as starts, hour + interval '1 hour' as ends
+    select
+        tenant_id,
+        hour as starts,
+        hour + interval '1 hour' as ends
     from rollups.touched_buckets
     union all
     select

@@ -16,6 +16,15 @@ insert into invoices.hold_releases (
     draft_id, reason, detail, tenant_id, total, currency, held_since, released_by, release_reason, released_at
 )
 select
-    draft_id, reason, detail, tenant_id, total, currency, held_since, released_by, release_reason, released_at
+    draft_id,
+    reason,
+    detail,
+    tenant_id,
+    total,
+    currency,
+    held_since,
+    released_by,
+    release_reason,
+    released_at
 from released
 returning reason

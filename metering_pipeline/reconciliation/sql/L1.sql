@@ -2,20 +2,31 @@
 -- A failing file names its tenants where the ledger's copies of it explain the whole difference.
 with
 files as materialized (
-    select file_id, file_key, landed_hour, accepted_count, rejected_count
+    select
+        file_id,
+        file_key,
+        landed_hour,
+        accepted_count,
+        rejected_count
     from landing.files
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
 ),
 
 accepted as (
-    select landed_hour, file_id, count(*) as found
+    select
+        landed_hour,
+        file_id,
+        count(*) as found
     from landing.usage_events
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
     group by landed_hour, file_id
 ),
 
 rejected as (
-    select landed_hour, file_id, count(*) as found
+    select
+        landed_hour,
+        file_id,
+        count(*) as found
     from landing.rejected_events
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
     group by landed_hour, file_id
@@ -48,7 +59,11 @@ failing_ids as materialized (
 ),
 
 landed as (
-    select events.landed_hour, events.file_id, events.line_number, events.tenant_id
+    select
+        events.landed_hour,
+        events.file_id,
+        events.line_number,
+        events.tenant_id
     from landing.usage_events as events
     where
         events.landed_hour in (select failing.landed_hour from failing)
@@ -56,25 +71,41 @@ landed as (
 ),
 
 posted as (
-    select landed_hour, file_id, line_number, tenant_id
+    select
+        landed_hour,
+        file_id,
+        line_number,
+        tenant_id
     from ledger.usage_events
     where
         landed_hour in (select failing.landed_hour from failing)
         and file_id = any((select failing_ids.file_ids from failing_ids)::bigint[])
     union all
-    select landed_hour, file_id, line_number, tenant_id
+    select
+        landed_hour,
+        file_id,
+        line_number,
+        tenant_id
     from ledger.duplicates
     where
         landed_hour in (select failing.landed_hour from failing)
         and file_id = any((select failing_ids.file_ids from failing_ids)::bigint[])
     union all
-    select landed_hour, file_id, line_number, tenant_id
+    select
+        landed_hour,
+        file_id,
+        line_number,
+        tenant_id
     from ledger.conflicts
     where
         landed_hour in (select failing.landed_hour from failing)
         and file_id = any((select failing_ids.file_ids from failing_ids)::bigint[])
     union all
-    select landed_hour, file_id, line_number, tenant_id
+    select
+        landed_hour,
+        file_id,
+        line_number,
+        tenant_id
     from ledger.voids
     where
         landed_hour in (select failing.landed_hour from failing)
@@ -102,7 +133,11 @@ explained as (
             as is_explained
     from failing
     left join (
-        select landed_hour, file_id, sum(missing) as missing, sum(extra) as extra
+        select
+            landed_hour,
+            file_id,
+            sum(missing) as missing,
+            sum(extra) as extra
         from odd_lines
         group by landed_hour, file_id
     ) as lines using (landed_hour, file_id)
@@ -167,9 +202,19 @@ tenant_rows as (
 ),
 
 results as (
-    select landed_hour, tenant_id, passed, figures from hour_rows
+    select
+        landed_hour,
+        tenant_id,
+        passed,
+        figures
+    from hour_rows
     union all
-    select landed_hour, tenant_id, passed, figures from tenant_rows
+    select
+        landed_hour,
+        tenant_id,
+        passed,
+        figures
+    from tenant_rows
 )
 
 insert into reconciliation.law_results (

@@ -1,7 +1,10 @@
 -- L2: accepted rows of current file versions = owned + duplicates + conflicts + voids, per landing hour and tenant.
 with
 landed as (
-    select events.landed_hour, events.tenant_id, count(*) as landed
+    select
+        events.landed_hour,
+        events.tenant_id,
+        count(*) as landed
     from landing.usage_events as events
     inner join landing.files on events.file_id = files.file_id
     where
@@ -11,28 +14,40 @@ landed as (
 ),
 
 owned as (
-    select landed_hour, tenant_id, count(*) as owned
+    select
+        landed_hour,
+        tenant_id,
+        count(*) as owned
     from ledger.usage_events
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
     group by landed_hour, tenant_id
 ),
 
 duplicates as (
-    select landed_hour, tenant_id, count(*) as duplicates
+    select
+        landed_hour,
+        tenant_id,
+        count(*) as duplicates
     from ledger.duplicates
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
     group by landed_hour, tenant_id
 ),
 
 conflicts as (
-    select landed_hour, tenant_id, count(*) as conflicts
+    select
+        landed_hour,
+        tenant_id,
+        count(*) as conflicts
     from ledger.conflicts
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
     group by landed_hour, tenant_id
 ),
 
 voids as (
-    select landed_hour, tenant_id, count(*) as voids
+    select
+        landed_hour,
+        tenant_id,
+        count(*) as voids
     from ledger.voids
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
     group by landed_hour, tenant_id
@@ -55,7 +70,9 @@ compared as (
 ),
 
 judged as materialized (
-    select *, landed = owned + duplicates + conflicts + voids as passed
+    select
+        *,
+        landed = owned + duplicates + conflicts + voids as passed
     from compared
 ),
 

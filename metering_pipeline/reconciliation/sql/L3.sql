@@ -63,22 +63,54 @@ landed as (
 
 posted_rows as (
     select
-        landed_hour, tenant_id, event_type, occurred_at, correlation_id, fingerprint, payload_hash, quantity, properties
+        landed_hour,
+        tenant_id,
+        event_type,
+        occurred_at,
+        correlation_id,
+        fingerprint,
+        payload_hash,
+        quantity,
+        properties
     from ledger.usage_events
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
     union all
     select
-        landed_hour, tenant_id, event_type, occurred_at, correlation_id, fingerprint, payload_hash, quantity, properties
+        landed_hour,
+        tenant_id,
+        event_type,
+        occurred_at,
+        correlation_id,
+        fingerprint,
+        payload_hash,
+        quantity,
+        properties
     from ledger.duplicates
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
     union all
     select
-        landed_hour, tenant_id, event_type, occurred_at, correlation_id, fingerprint, payload_hash, quantity, properties
+        landed_hour,
+        tenant_id,
+        event_type,
+        occurred_at,
+        correlation_id,
+        fingerprint,
+        payload_hash,
+        quantity,
+        properties
     from ledger.conflicts
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
     union all
     select
-        landed_hour, tenant_id, event_type, occurred_at, correlation_id, fingerprint, payload_hash, quantity, properties
+        landed_hour,
+        tenant_id,
+        event_type,
+        occurred_at,
+        correlation_id,
+        fingerprint,
+        payload_hash,
+        quantity,
+        properties
     from ledger.voids
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
 ),
@@ -144,7 +176,9 @@ judged_digests as materialized (
 -- Every further copy has its owner: a duplicate with the same payload, a conflict with another one. Looked
 -- up one by one, by the owners' key: the ledger is much larger than the window.
 orphans as (
-    select duplicates.landed_hour, duplicates.tenant_id
+    select
+        duplicates.landed_hour,
+        duplicates.tenant_id
     from ledger.duplicates
     left join lateral (
         select owners.payload_hash
@@ -165,7 +199,9 @@ orphans as (
             else void.fingerprint is null
         end
     union all
-    select conflicts.landed_hour, conflicts.tenant_id
+    select
+        conflicts.landed_hour,
+        conflicts.tenant_id
     from ledger.conflicts
     left join lateral (
         select owners.payload_hash
@@ -179,7 +215,10 @@ orphans as (
 ),
 
 failing_orphans as (
-    select landed_hour, tenant_id, count(*) as copies_without_owner
+    select
+        landed_hour,
+        tenant_id,
+        count(*) as copies_without_owner
     from orphans
     group by landed_hour, tenant_id
 ),
@@ -187,11 +226,17 @@ failing_orphans as (
 -- (b) What each landing hour contributed, recomputed from the ledger. A void takes its event back in
 -- the later of their two landing hours.
 signed_events as (
-    select landed_hour as booked_hour, 1 as sign, events.*
+    select
+        landed_hour as booked_hour,
+        1 as sign,
+        events.*
     from ledger.usage_events as events
     where events.landed_hour >= %(window_start)s and events.landed_hour < %(window_end)s
     union all
-    select voids.landed_hour as booked_hour, -1 as sign, events.*
+    select
+        voids.landed_hour as booked_hour,
+        -1 as sign,
+        events.*
     from ledger.voids
     inner join ledger.usage_events as events
         on voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
@@ -199,7 +244,10 @@ signed_events as (
         voids.landed_hour >= %(window_start)s and voids.landed_hour < %(window_end)s
         and events.landed_hour <= voids.landed_hour
     union all
-    select events.landed_hour as booked_hour, -1 as sign, events.*
+    select
+        events.landed_hour as booked_hour,
+        -1 as sign,
+        events.*
     from ledger.usage_events as events
     inner join ledger.voids
         on events.occurred_at = voids.occurred_at and events.fingerprint = voids.fingerprint
@@ -262,7 +310,12 @@ readable_events as not materialized (
 
 latest_events as (
     select distinct on (booked_hour, tenant_id, metric, hour, dimensions)
-        booked_hour as landed_hour, tenant_id, metric, hour, dimensions, value as value_latest
+        booked_hour as landed_hour,
+        tenant_id,
+        metric,
+        hour,
+        dimensions,
+        value as value_latest
     from readable_events
     where aggregation = 'latest' and sign > 0
     order by booked_hour, tenant_id, metric, hour, dimensions, occurred_at desc, fingerprint desc
@@ -289,14 +342,20 @@ recomputed as (
 ),
 
 contributions as materialized (
-    select contributions.*, metrics.aggregation
+    select
+        contributions.*,
+        metrics.aggregation
     from rollups.usage_contributions as contributions
     inner join catalog.metrics on contributions.metric = metrics.metric
     where contributions.landed_hour >= %(window_start)s and contributions.landed_hour < %(window_end)s
 ),
 
 pending as (
-    select landed_hour, tenant_id, event_type, event_hour
+    select
+        landed_hour,
+        tenant_id,
+        event_type,
+        event_hour
     from ledger.pending
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
 ),
@@ -317,8 +376,8 @@ compared_contributions as (
         and coalesce(recomputed.value_sum, 0) = coalesce(contributions.value_sum, 0)
         and coalesce(recomputed.event_digest, 0) = coalesce(contributions.event_digest, 0)
         and coalesce(recomputed.payload_digest, 0) = coalesce(contributions.payload_digest, 0)
-        and recomputed.value_min is not distinct from contributions.value_min
-        and recomputed.value_max is not distinct from contributions.value_max
+        and (recomputed.value_min is not distinct from contributions.value_min)
+        and (recomputed.value_max is not distinct from contributions.value_max)
         and (
             contributions.aggregation is distinct from 'latest'
             or latest_events.value_latest is not distinct from contributions.value_latest
@@ -376,10 +435,20 @@ failing_contributions as (
 -- (c) The hourly usage of the buckets that these landing hours touch = the sum of all contributions to
 -- them. A bucket that nothing contributed to counts under its own hour.
 bucket_hours as materialized (
-    select landed_hour, tenant_id, metric, hour, dimensions
+    select
+        landed_hour,
+        tenant_id,
+        metric,
+        hour,
+        dimensions
     from contributions
     union all
-    select hours.hour as landed_hour, hours.tenant_id, hours.metric, hours.hour, hours.dimensions
+    select
+        hours.hour as landed_hour,
+        hours.tenant_id,
+        hours.metric,
+        hours.hour,
+        hours.dimensions
     from rollups.usage_hourly as hours
     inner join catalog.metrics on hours.metric = metrics.metric
     where
@@ -396,10 +465,18 @@ bucket_hours as materialized (
 ),
 
 buckets as (
-    select tenant_id, metric, hour, dimensions
+    select
+        tenant_id,
+        metric,
+        hour,
+        dimensions
     from bucket_hours
     except
-    select tenant_id, metric, hour, dimensions
+    select
+        tenant_id,
+        metric,
+        hour,
+        dimensions
     from rollups.touched_buckets
 ),
 
@@ -499,7 +576,11 @@ failing as materialized (
                     then jsonb_build_object('buckets', failing_buckets.buckets, 'samples', failing_buckets.samples)
             end
         )) as figures
-    from (select * from judged_digests where not passed) as digests
+    from (
+        select *
+        from judged_digests
+        where not passed
+    ) as digests
     full outer join failing_orphans using (landed_hour, tenant_id)
     full outer join failing_contributions using (landed_hour, tenant_id)
     full outer join failing_buckets using (landed_hour, tenant_id)
@@ -533,19 +614,26 @@ digest_sums as (
 ),
 
 contribution_sums as (
-    select landed_hour, count(*) as contributions, sum(contributed_count) as contributed_count
+    select
+        landed_hour,
+        count(*) as contributions,
+        sum(contributed_count) as contributed_count
     from judged_contributions
     group by landed_hour
 ),
 
 pending_sums as (
-    select landed_hour, count(*) as pending_keys
+    select
+        landed_hour,
+        count(*) as pending_keys
     from pending
     group by landed_hour
 ),
 
 failing_sums as (
-    select landed_hour, count(*) as failing_tenants
+    select
+        landed_hour,
+        count(*) as failing_tenants
     from failing
     group by landed_hour
 ),
@@ -573,7 +661,11 @@ results as (
     left join pending_sums using (landed_hour)
     left join failing_sums using (landed_hour)
     union all
-    select landed_hour, tenant_id, false as passed, figures
+    select
+        landed_hour,
+        tenant_id,
+        false as passed,
+        figures
     from failing
 )
 

@@ -105,7 +105,7 @@ lines as materialized (
         currencies.minor_digits,
         metrics.aggregation,
         -- an issued line keeps its quantity when only the metric's definition has changed since
-        exists (
+        exists(
             select 1
             from invoices.issued_invoice_lines as issued
             where
@@ -123,7 +123,13 @@ lines as materialized (
 ),
 
 slice_sums as (
-    select subscription_id, charge_id, component, slice_start, currency, sum(amount) as slices_amount
+    select
+        subscription_id,
+        charge_id,
+        component,
+        slice_start,
+        currency,
+        sum(amount) as slices_amount
     from rating.tier_slices
     where
         slice_start >= (select bounds.first_instant from bounds)
@@ -204,7 +210,9 @@ compared_lines as (
 ),
 
 judged_lines as materialized (
-    select *, cardinality(faults) = 0 as passed
+    select
+        *,
+        cardinality(faults) = 0 as passed
     from compared_lines
     where not exists (
         select 1
@@ -292,13 +300,18 @@ usage_totals as (
 ),
 
 line_totals as (
-    select month, count(*) as lines
+    select
+        month,
+        count(*) as lines
     from judged_lines
     group by month
 ),
 
 failing_totals as (
-    select month, count(*) as failing_tenants, count(*) filter (where tenant_id is null) as unknown_tenants
+    select
+        month,
+        count(*) as failing_tenants,
+        count(*) filter (where tenant_id is null) as unknown_tenants
     from failing
     group by month
 ),
@@ -321,7 +334,11 @@ results as (
     left join line_totals using (month)
     left join failing_totals using (month)
     union all
-    select month, tenant_id, false as passed, figures
+    select
+        month,
+        tenant_id,
+        false as passed,
+        figures
     from failing
     where tenant_id is not null
 )

@@ -14,7 +14,10 @@ lines as materialized (
 ),
 
 issued_until as (
-    select lines.invoice_number, lines.line_number, sum(earlier.amount) as amount
+    select
+        lines.invoice_number,
+        lines.line_number,
+        sum(earlier.amount) as amount
     from lines
     inner join invoices.issued_invoice_lines as earlier
         on lines.subscription_id = earlier.subscription_id

@@ -11,7 +11,9 @@ with windows as (
 ),
 
 tenants as (
-    select law, array_agg(distinct tenant_id order by tenant_id) as red_tenants
+    select
+        law,
+        array_agg(distinct tenant_id order by tenant_id) as red_tenants
     from reconciliation.current_law_results
     where not passed and tenant_id is not null
     group by law
@@ -19,7 +21,10 @@ tenants as (
 
 samples as (
     -- the first red window; a tenant's figures say more than the window's
-    select distinct on (law) law, window_start, figures
+    select distinct on (law)
+        law,
+        window_start,
+        figures
     from reconciliation.current_law_results
     where not passed
     order by law, window_start, tenant_id nulls last

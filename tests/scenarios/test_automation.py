@@ -1,0 +1,162 @@
+"""What runs by itself: the schedules' hours and dates, and the sensors for whatever comes late."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from metering_pipeline.settings import HOUR
+from tests.scenarios.conftest import Pipeline
+
+LANDED = datetime(2026, 1, 10, 5, tzinfo=UTC)
+"""The hour in which everything lands here, far beyond the lookback after the late event's hour."""
+ON_TIME = LANDED - HOUR
+LATE = LANDED - timedelta(hours=100)
+
+
+def request(occurred_at: datetime, correlation_id: str) -> dict[str, Any]:
+    return {
+        "tenant_id": "acme",
+        "event_type": "api.request",
+        "occurred_at": occurred_at.isoformat(),
+        "correlation_id": correlation_id,
+        "properties": {"model": "small", "input_tokens": 1_000_000, "output_tokens": 10},
+    }
+
+
+@pytest.fixture
+def january(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """The pipeline from the first of January 2026 on, an hour after the landing hour has closed."""
+    monkeypatch.setenv("METERING_FIRST_HOUR", "2026-01-01T00")
+    pipeline.set_clock(LANDED + 2 * HOUR + timedelta(minutes=15))
+    return pipeline
+
+
+def answers(result: Any) -> list[dg.RunRequest | dg.SkipReason]:
+    """What a schedule or sensor answers, given one by one or as one."""
+    return list(result) if isinstance(result, Iterator) else [result]
+
+
+def requests(result: Any) -> list[dg.RunRequest]:
+    return [each for each in answers(result) if isinstance(each, dg.RunRequest)]
+
+
+def test_definitions_load() -> None:
+    from metering_pipeline.definitions import defs
+
+    dg.Definitions.validate_loadable(defs)
+
+
+def test_every_hour_runs_the_closed_hour_and_the_present_one() -> None:
+    from metering_pipeline.partitions import landing_hours
+    from metering_pipeline.schedules import every_hour
+
+    tick = datetime(2026, 1, 10, 0, 12, tzinfo=UTC)
+    context = dg.build_schedule_context(scheduled_execution_time=tick)
+    asked = requests(every_hour(context))
+    assert [each.partition_key for each in asked] == ["2026-01-09T23", "2026-01-10T00"]
+    assert all(landing_hours.has_partition_key(str(each.partition_key)) for each in asked)
+    assert len({each.run_key for each in asked}) == 2
+
+
+def test_every_day_issues_for_yesterday() -> None:
+    from metering_pipeline.schedules import every_day
+
+    tick = datetime(2026, 3, 1, 1, 30, tzinfo=UTC)
+    context = dg.build_schedule_context(scheduled_execution_time=tick)
+    assert [each.partition_key for each in requests(every_day(context))] == ["2026-02-28"]
+
+
+def test_a_file_dropped_late_is_landed(january: Pipeline) -> None:
+    from metering_pipeline.sensors import late_files
+
+    january.drop(LANDED, "first.ndjson", [request(ON_TIME, "first")])
+    january.run(LANDED)
+    january.set_clock(LANDED + timedelta(days=2))
+    assert requests(late_files(dg.build_sensor_context())) == []
+
+    january.drop(LANDED, "forgotten.ndjson", [request(ON_TIME, "forgotten")])
+    (asked,) = requests(late_files(dg.build_sensor_context()))
+    assert asked.partition_key == "2026-01-10T05"
+    (again,) = requests(late_files(dg.build_sensor_context()))
+    assert again.run_key == asked.run_key, "Dagster launches it once"
+
+    january.run(LANDED)
+    assert requests(late_files(dg.build_sensor_context())) == []
+    assert requested(january) == {"requests": Decimal(2)}
+
+
+def test_usage_beyond_the_lookback_gets_a_run_of_its_own(january: Pipeline) -> None:
+    from metering_pipeline.sensors import late_arrivals
+
+    january.drop(LANDED, "a.ndjson", [request(ON_TIME, "on-time"), request(LATE, "late")])
+    january.run(LANDED)
+    assert january.rows("select event_hour from rollups.late_arrivals") == [(LATE,)]
+    assert requested(january) == {"requests": Decimal(1)}
+    assert check_passed(january, "no_late_arrivals") is False
+
+    context = dg.build_sensor_context(instance=january.instance)
+    (asked,) = requests(late_arrivals(context))
+    (again,) = requests(late_arrivals(context))
+    assert again.run_key == asked.run_key, "Dagster launches it once"
+
+    january.run_job("late_arrivals")
+    assert january.rows("select * from ledger.pending") == []
+    assert requested(january) == {"requests": Decimal(2)}
+    assert check_passed(january, "no_late_arrivals") is True
+    assert requests(late_arrivals(context)) == []
+    lines = [
+        ("starter-usd-input-small", 2),
+        ("starter-usd-output-small", 2),
+        ("starter-usd-requests", 2),
+    ]
+    assert rated(january) == lines
+    assert drafted(january) == lines
+
+    january.drop(LANDED, "b.ndjson", [request(LATE, "late in the same hours again")])
+    january.run(LANDED)
+    (anew,) = requests(late_arrivals(context))
+    assert anew.run_key != asked.run_key, "Dagster launches it again"
+
+
+def requested(pipeline: Pipeline) -> dict[str, Decimal]:
+    return dict(
+        pipeline.rows(
+            "select metric, sum(value_sum) from rollups.usage_daily where metric = 'requests' group by 1"
+        )
+    )
+
+
+def rated(pipeline: Pipeline) -> list[tuple[Any, ...]]:
+    return pipeline.rows(
+        "select charge_id, event_count from rating.rated_lines where event_count > 0 order by 1, 2"
+    )
+
+
+def drafted(pipeline: Pipeline) -> list[tuple[Any, ...]]:
+    return pipeline.rows(
+        "select charge_id, event_count from invoices.draft_invoice_lines where event_count > 0 order by 1, 2"
+    )
+
+
+def check_passed(pipeline: Pipeline, name: str) -> bool:
+    """The newest result of a check of the hourly rollup."""
+    from metering_pipeline.reconciliation.checks import ROLLED_UP
+
+    key = dg.AssetCheckKey(ROLLED_UP, name)
+    record = pipeline.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert record.event is not None
+    evaluation = record.event.dagster_event
+    assert evaluation is not None
+    return evaluation.asset_check_evaluation_data.passed
+
+
+def test_a_change_of_the_catalog_is_published_once() -> None:
+    from metering_pipeline.sensors import catalog_changes
+
+    context = dg.build_sensor_context()
+    assert len(requests(catalog_changes(context))) == 1
+    assert requests(catalog_changes(context)) == []
