@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 from rich.console import Console
@@ -21,40 +23,60 @@ HOST = "127.0.0.1"
 """Dagster's page has no login: nobody else may reach it. Publish it through a proxy that has one."""
 
 GRACE_SECONDS = 15
-"""Time for both, and for runs in progress, to end by themselves."""
+"""Time for Dagster's processes, and for runs in progress, to end by themselves."""
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+WORKSPACE = """\
+load_from:
+  - grpc_server: {{host: localhost, socket: "{socket}", location_name: metering_pipeline}}
+"""
+"""One code server for both. With the project's own workspace.yaml the webserver and the daemon would each
+load the definitions, the daemon anew every minute."""
+
 
 class UiEnded(MeteringError):
-    """The webserver or the daemon ended although nobody asked for it; its own output says why."""
+    """A process of Dagster's ended although nobody asked for it; its own output says why."""
 
 
 def serve(console: Console, port: int) -> None:
     """Run both until the user interrupts, then end both. Raises UiEnded if one ends by itself."""
     configured = settings.load()
     prepare_dagster(open_database(configured), configured.home)
-    dbt_project()  # parsed once, here: webserver and daemon each load the definitions
+    dbt_project()  # parsed here, so that the processes find it done
     # the children run in the project's folder: a home named relative to ours must not move
     os.environ["METERING_HOME"] = str(configured.home.resolve())
     # an explicit handler for each: a shell starts what it puts in the background with SIGINT ignored
     before = {sign: signal.signal(sign, _interrupt) for sign in ENDING}
-    started: list[subprocess.Popen[bytes]] = []
-    try:
-        workspace = ("-w", str(PROJECT_ROOT / "workspace.yaml"))
-        address = ("--host", HOST, "--port", str(port))
-        started.append(_start("dagster_webserver", *workspace, *address))
-        started.append(_start("dagster._daemon", "run", *workspace))
-        console.print(
-            f"Dagster at http://{HOST}:{port} (ready in about half a minute; Ctrl-C ends it)"
-        )
-        _wait_for_an_end(started)
-    except KeyboardInterrupt:
-        console.print("stopping")
-    finally:
-        _end(started)
-        for sign, handler in before.items():
-            signal.signal(sign, handler)
+    started: dict[str, subprocess.Popen[bytes]] = {}
+    with tempfile.TemporaryDirectory(prefix="metering-ui-") as folder:
+        try:
+            _start_all(started, Path(folder), port)
+            console.print(f"Dagster at http://{HOST}:{port} (Ctrl-C ends it)")
+            _wait_for_an_end(started)
+        except KeyboardInterrupt:
+            console.print("stopping")
+        finally:
+            _end_all(started)
+            for sign, handler in before.items():
+                signal.signal(sign, handler)
+
+
+def _start_all(started: dict[str, subprocess.Popen[bytes]], folder: Path, port: int) -> None:
+    """Start the code server, wait for it, start the others: each is in ``started`` at once."""
+    socket = folder / "code.sock"  # not in the home: a socket's path must be short
+    workspace = folder / "workspace.yaml"
+    workspace.write_text(WORKSPACE.format(socket=socket))
+    module = ("-m", "metering_pipeline.definitions", "--location-name", "metering_pipeline")
+    started["code server"] = _start(
+        "dagster", "code-server", "start", *module, "--socket", str(socket)
+    )
+    while not socket.exists():
+        _raise_if_ended(started)
+        time.sleep(0.1)
+    address = ("--host", HOST, "--port", str(port))
+    started["webserver"] = _start("dagster_webserver", "-w", str(workspace), *address)
+    started["daemon"] = _start("dagster._daemon", "run", "-w", str(workspace))
 
 
 def _start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -68,32 +90,44 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _wait_for_an_end(started: Sequence[subprocess.Popen[bytes]]) -> None:
+def _wait_for_an_end(started: dict[str, subprocess.Popen[bytes]]) -> None:
     while True:
-        for name, process in zip(("webserver", "daemon"), started, strict=True):
-            if (code := process.poll()) is not None:
-                raise UiEnded(f"Dagster's {name} ended by itself, exit code {code}: see above.")
+        _raise_if_ended(started)
         time.sleep(0.5)
 
 
-def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End the sessions, kindly at first. A second Ctrl-C does not cut this short and leave some."""
+def _raise_if_ended(started: dict[str, subprocess.Popen[bytes]]) -> None:
+    for name, process in started.items():
+        if (code := process.poll()) is not None:
+            raise UiEnded(f"Dagster's {name} ended by itself, exit code {code}: see above.")
+
+
+def _end_all(started: dict[str, subprocess.Popen[bytes]]) -> None:
+    """End everything, whatever signals come meanwhile; the code server last, the others call it."""
     for sign in ENDING:
         signal.signal(sign, signal.SIG_IGN)
-    leaders = [process.pid for process in started]
+    code_server = started.pop("code server", None)
+    _end([*started.values()])
+    if code_server is not None:
+        _end([code_server])
+
+
+def _end(leaders: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End the sessions of these processes, kindly at first."""
+    sessions = [leader.pid for leader in leaders]
     for sign in (signal.SIGTERM, signal.SIGKILL):
-        for process in _members(leaders):
+        for process in _members(sessions):
             _send(process, sign)
         deadline = time.monotonic() + GRACE_SECONDS
-        while _members(leaders) and time.monotonic() < deadline:
+        while _members(sessions) and time.monotonic() < deadline:
             time.sleep(0.2)
-            for leader in started:
+            for leader in leaders:
                 leader.poll()  # an ended child stays as a zombie until it is asked after
 
 
-def _members(leaders: Sequence[int]) -> list[psutil.Process]:
+def _members(sessions: Sequence[int]) -> list[psutil.Process]:
     """Whatever lives in the sessions: code servers and runs too, when their leader has gone."""
-    return [process for process in psutil.process_iter() if _session(process) in leaders]
+    return [process for process in psutil.process_iter() if _session(process) in sessions]
 
 
 def _session(process: psutil.Process) -> int | None:

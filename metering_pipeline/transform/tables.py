@@ -20,6 +20,7 @@ WRITTEN_BY = {
     "invoices/draft_invoice_lines": ["invoices", "draft_invoices"],
     "invoices": ["invoices", "issued_invoices"],
     "catalog": ["catalog", "catalog_versions"],
+    "reconciliation": ["rating", "rated_lines"],
 }
 """Which asset writes a table that is no asset itself: by the table, else by its schema."""
 
@@ -31,6 +32,7 @@ INTERNAL = {
     ("rating", "changed_ranges"),
     ("rating", "built_from"),
     ("invoices", "draft_state"),
+    ("invoices", "issuing_switch"),
 }
 """Queues and memory of the models, not data to look at: they would hide the lineage."""
 
