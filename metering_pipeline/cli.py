@@ -89,8 +89,12 @@ def run(hour: datetime | None, first: datetime | None, last: datetime | None) ->
     with dagster_instance() as instance:
         with step(console, "Catalog"):
             publish_catalog_if_changed(instance)
-        with step(console, f"{(end - start) // HOUR + 1} landing hours, landing to drafts"):
+        with step(console, f"{_counted((end - start) // HOUR + 1)}, landing to drafts"):
             run_hours(instance, start, end)
+
+
+def _counted(hours: int) -> str:
+    return f"{hours:,} landing hour{'' if hours == 1 else 's'}"
 
 
 def _hours(

@@ -14,8 +14,7 @@ from rich.console import Console
 
 from metering_pipeline import settings
 from metering_pipeline.errors import MeteringError
-from metering_pipeline.execution import prepare_dagster
-from metering_pipeline.postgres import open_database
+from metering_pipeline.execution import dagster_instance
 from metering_pipeline.settings import PROJECT_ROOT
 from metering_pipeline.transform.dbt import dbt_project
 
@@ -42,8 +41,9 @@ class UiEnded(MeteringError):
 def serve(console: Console, port: int) -> None:
     """Run both until the user interrupts, then end both. Raises UiEnded if one ends by itself."""
     configured = settings.load()
-    prepare_dagster(open_database(configured), configured.home)
-    dbt_project()  # parsed here, so that the processes find it done
+    dbt_project()  # parsed here, and Dagster's tables made: the processes would do it all at once
+    with dagster_instance():
+        pass
     # the children run in the project's folder: a home named relative to ours must not move
     os.environ["METERING_HOME"] = str(configured.home.resolve())
     # an explicit handler for each: a shell starts what it puts in the background with SIGINT ignored

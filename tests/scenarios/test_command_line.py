@@ -46,7 +46,7 @@ def test_run_preview_issue_and_status(dagster_storage: Pipeline) -> None:
 
     ran = metering("run", "--hour", "2026-01-31T13")
     assert ran.returncode == 0, ran.stderr
-    assert "1 landing hours" in ran.stdout
+    assert "1 landing hour, landing to drafts" in ran.stdout
     assert pipeline.rows("select count(*) from ledger.usage_events") == [(1,)]
     assert pipeline.rows("select reason from landing.rejected_events") == [("missing_field",)]
 

@@ -33,7 +33,13 @@ where
 
 -- 2. Post it in order. The unique key refuses every further copy; most of the batch is done here.
 create temporary table accepted (
-    like ledger.usage_events
+    tenant_id text,
+    event_type text,
+    occurred_at timestamptz,
+    fingerprint uuid,
+    landed_hour timestamptz,
+    file_id bigint,
+    line_number bigint
 ) on commit drop;
 
 with posted as (
@@ -44,7 +50,7 @@ with posted as (
     where kind = 'event'
     order by landed_hour, occurred_at, fingerprint, file_key collate "C", line_number
     on conflict do nothing
-    returning *
+    returning tenant_id, event_type, occurred_at, fingerprint, landed_hour, file_id, line_number
 )
 
 insert into accepted
