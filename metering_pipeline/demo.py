@@ -85,9 +85,11 @@ def _settle_in(home: Path, fresh: bool) -> None:
 
 
 def _where_to_look_next(console: Console, home: Path, seconds: float) -> None:
-    metering = f"METERING_HOME={_shown(home)} {_shown(Path(sys.argv[0]))}"
+    metering = _shown(Path(sys.argv[0]))
     console.print(
-        f"\nDone in {seconds:.0f} s; run it again and no row changes. Where to look next:\n"
+        f"\nDone in {seconds:.0f} s; run it again and no row changes. Where to look next, with\n"
+        f"  export METERING_HOME={_shown(home)} METERING_CLOCK={CLOCK:%Y-%m-%dT%H:%M:%SZ}\n"
+        f"(the demo's home, and the instant at which its clock stands):\n"
         f"  {metering} ui       the lineage, the runs and the checks, in Dagster\n"
         f"  {metering} status   the stages and the laws\n"
         f'  psql "$({metering} db url)"   the tables: rollups.usage_daily, '

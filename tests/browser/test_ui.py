@@ -1,0 +1,305 @@
+"""``metering ui`` as its users have it: the real webserver, daemon and code server; a backfill launched
+from the page's own interface; the lineage page in a browser. Two minutes, most of it the daemon's ticks."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from metering_pipeline import postgres
+from metering_pipeline import settings as settings_module
+from metering_pipeline.embedded_server import EmbeddedServer
+from metering_pipeline.generate import GeneratedTotals, generate
+from metering_pipeline.landing.store import list_hours
+from metering_pipeline.settings import PROJECT_ROOT
+
+pytestmark = pytest.mark.browser
+
+DAY = date(2026, 1, 10)
+HOURS = [f"{DAY}T{hour:02}" for hour in range(24)]
+PARTITIONED = {
+    "landing/usage_events",
+    "ledger/usage_events",
+    "rollups/usage_contributions",
+    "rollups/usage_hourly",
+}
+DRAFTS = {
+    "rollups/usage_daily",
+    "rating/billing_periods",
+    "rating/period_usage_daily",
+    "rating/rated_lines",
+    "invoices/draft_invoices",
+}
+GROUPS = ["landing", "ledger", "rollups", "rating", "invoices", "reconciliation", "catalog"]
+START_SECONDS = 90
+BACKFILL_SECONDS = 240
+END_SECONDS = 60
+COMMAND = [sys.executable, "-c", "from metering_pipeline.cli import main; main()", "ui"]
+
+
+@dataclass
+class Ui:
+    """A running ``metering ui`` on a database with a day of sample events, none of them landed."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    database: postgres.Database
+    totals: GeneratedTotals
+
+    def answers(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        try:
+            connection.request("GET", "/server_info")
+            return connection.getresponse().status == http.client.OK
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def graphql(self, query: str, **variables: Any) -> Mapping[str, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            body = json.dumps({"query": query, "variables": variables})
+            connection.request("POST", "/graphql", body, {"Content-Type": "application/json"})
+            answer = json.load(connection.getresponse())
+        finally:
+            connection.close()
+        assert "errors" not in answer, answer
+        data: Mapping[str, Any] = answer["data"]
+        return data
+
+    def family(self) -> list[psutil.Process]:
+        parent = psutil.Process(self.process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+
+@pytest.fixture(scope="module")
+def ui(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
+    folder = tmp_path_factory.mktemp("ui")
+    root = folder / "landing"
+    totals = generate(root, DAY, days=1, landing_hours_per_day=range(24), events=400, seed=2)
+    with pytest.MonkeyPatch.context() as environment:
+        database = fresh_databases(server)
+        environment.setenv("METERING_DATABASE_URL", database.url)
+        environment.setenv("METERING_DAGSTER_DATABASE_URL", database.dagster_url)
+        environment.setenv("METERING_LANDING_URL", str(root))
+        environment.setenv("METERING_FIRST_HOUR", HOURS[0])
+        clock = datetime.combine(DAY, datetime.min.time(), UTC) + timedelta(hours=26)
+        environment.setenv("METERING_CLOCK", clock.isoformat())
+        publish_and_list(database)
+        with (folder / "output").open("wb") as output:
+            port = free_port()
+            process = subprocess.Popen(
+                [*COMMAND, "--port", str(port)],
+                cwd=PROJECT_ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        running = Ui(process, port, database, totals)
+        try:
+            wait_until_it_answers(running, folder / "output")
+            yield running
+        finally:
+            end(running)
+
+
+def fresh_databases(server: EmbeddedServer) -> postgres.Database:
+    address = server.start()
+    with psycopg.connect(address.url("postgres"), autocommit=True) as connection:
+        connection.execute("drop database if exists metering with (force)")
+        connection.execute("create database metering template metering_template strategy wal_log")
+        connection.execute("drop database if exists dagster_ui with (force)")
+        connection.execute("create database dagster_ui")
+    return postgres.Database(url=address.url("metering"), dagster_url=address.url("dagster_ui"))
+
+
+def publish_and_list(database: postgres.Database) -> None:
+    """The sample catalog, and the hours that drafts look at; dbt parses here, once."""
+    from metering_pipeline.transform.dbt import run_dbt
+
+    run_dbt(database, "build", ["resource_type:seed", "path:models/staging", "path:models/catalog"])
+    configured = settings_module.load()
+    list_hours(database.url, configured, configured.now())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_it_answers(ui: Ui, output: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not ui.answers():
+        said = output.read_text(errors="replace")
+        assert ui.process.poll() is None, said
+        assert time.monotonic() < deadline, said
+        time.sleep(0.5)
+
+
+def end(ui: Ui) -> None:
+    """Ends it as a user does; whatever is left then is killed, and is a fault."""
+    family = ui.family() if ui.process.poll() is None else []
+    ui.process.send_signal(signal.SIGINT)
+    try:
+        code: int | None = ui.process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        code = None
+    left = [each for each in family if each.is_running() and each.status() != "zombie"]
+    for each in left:
+        each.kill()
+    assert (code, left) == (0, [])
+
+
+def test_only_loopback_is_listened_on(ui: Ui) -> None:
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in ui.family()
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {("127.0.0.1", ui.port)}
+
+
+def test_a_day_is_backfilled_in_one_run(ui: Ui) -> None:
+    backfill = launch(ui, PARTITIONED | DRAFTS, HOURS)
+    runs = wait_for(ui, backfill)
+    selections = {
+        frozenset("/".join(key["path"]) for key in run["assetSelection"]): {
+            tag["key"]: tag["value"] for tag in run["tags"] if "partition" in tag["key"]
+        }
+        for run in runs
+    }
+    assert selections[frozenset(PARTITIONED)] == {
+        "dagster/asset_partition_range_start": HOURS[0],
+        "dagster/asset_partition_range_end": HOURS[-1],
+    }
+    others = [selection for selection, tags in selections.items() if not tags]
+    assert sorted(key for selection in others for key in selection) == sorted(DRAFTS)
+    assert len(runs) == 1 + len(others)
+    assert requests_by_tenant(ui) == {
+        tenant: count
+        for (tenant, event_type), count in ui.totals.net_events.items()
+        if event_type == "api.request" and count
+    }
+
+
+def launch(ui: Ui, assets: set[str], partitions: list[str]) -> str:
+    launched = ui.graphql(
+        """
+        mutation($params: LaunchBackfillParams!) {
+            launchPartitionBackfill(backfillParams: $params) {
+                __typename
+                ... on LaunchBackfillSuccess { backfillId }
+                ... on PythonError { message }
+            }
+        }
+        """,
+        params={
+            "assetSelection": [{"path": key.split("/")} for key in sorted(assets)],
+            "partitionNames": partitions,
+            "title": "A day",
+            "tags": [],
+        },
+    )["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    return str(launched["backfillId"])
+
+
+def wait_for(ui: Ui, backfill: str) -> list[Mapping[str, Any]]:
+    """The runs of the backfill once it is done; it must have succeeded."""
+    deadline = time.monotonic() + BACKFILL_SECONDS
+    while True:
+        state = ui.graphql(
+            """
+            query($id: String!) {
+                partitionBackfillOrError(backfillId: $id) {
+                    ... on PartitionBackfill {
+                        status
+                        error { message }
+                        runs { status assetSelection { path } tags { key value } }
+                    }
+                }
+            }
+            """,
+            id=backfill,
+        )["partitionBackfillOrError"]
+        if state["status"] not in ("REQUESTED", "CANCELING", "FAILING"):
+            assert state["status"] == "COMPLETED_SUCCESS", state
+            return list(state["runs"])
+        assert time.monotonic() < deadline, state
+        time.sleep(1)
+
+
+def requests_by_tenant(ui: Ui) -> dict[str, int]:
+    with ui.database.connect() as connection:
+        rows = connection.execute(
+            """
+            select tenant_id, sum(value_sum)::bigint
+            from rollups.usage_hourly
+            where metric = 'requests'
+            group by tenant_id
+            having sum(value_sum) > 0
+            """
+        ).fetchall()
+    return dict(rows)
+
+
+def test_the_lineage_page_names_the_groups(ui: Ui, tmp_path: Path) -> None:
+    assert groups(ui) == set(GROUPS)
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("needs chromium to look at the page; the groups' names were asked for instead")
+    page = f"http://127.0.0.1:{ui.port}/asset-groups/"
+    written = look(browser, tmp_path, page, "--dump-dom").decode()
+    assert [group for group in GROUPS if f">{group}<" not in written] == []
+    picture = tmp_path / "lineage.png"
+    look(browser, tmp_path, page, f"--screenshot={picture}")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 50_000, "an empty page is smaller"
+
+
+def groups(ui: Ui) -> set[str]:
+    nodes = ui.graphql("{ assetNodes { groupName } }")["assetNodes"]
+    return {node["groupName"] for node in nodes}
+
+
+def look(browser: str, folder: Path, page: str, what: str) -> bytes:
+    """Load the page without a window or a profile of its own being left; what it printed."""
+    done = subprocess.run(
+        [
+            browser,
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--no-first-run",
+            f"--user-data-dir={folder / 'profile'}",
+            "--window-size=1700,1000",
+            "--virtual-time-budget=20000",
+            what,
+            page,
+        ],
+        capture_output=True,
+        timeout=90,
+        check=True,
+        env={**os.environ, "HOME": str(folder)},
+    )
+    return done.stdout
