@@ -4,6 +4,7 @@ from datetime import date
 
 import psycopg
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from metering_pipeline import settings
@@ -33,7 +34,7 @@ def decide(console: Console, release: str | None, stop: bool, by: str, why: str)
     database = open_database(configured)
     if release is not None:
         issuing.release(database, release, by=by, why=why, now=configured.now())
-        console.print(f"{release} is released: the next run of issuing lets it go.")
+        console.print(f"{escape(release)} is released: the next run of issuing lets it go.")
     elif stop:
         issuing.stop_issuing(database, by=by, why=why, now=configured.now())
         console.print("Issuing is stopped.")
@@ -64,7 +65,8 @@ def print_invoices(
     for heading in ("number", "tenant", "subscription", "kind", "lines", "total"):
         table.add_column(heading, justify="right" if heading in ("lines", "total") else "left")
     for number, tenant, subscription, kind, lines, total, currency in rows:
-        table.add_row(number, tenant, subscription, kind, str(lines), f"{total:,} {currency}")
+        cells = (number, tenant, subscription, kind, str(lines), f"{total:,} {currency}")
+        table.add_row(*map(escape, cells))
     console.print(table)
 
 
@@ -82,7 +84,8 @@ def _print_report(console: Console, report: issuing.IssueReport) -> None:
     for heading in ("number", "tenant", "total"):
         table.add_column(heading)
     for each in report.issued:
-        table.add_row(each.number, each.tenant_id, f"{each.total:,} {each.currency}")
+        cells = (each.number, each.tenant_id, f"{each.total:,} {each.currency}")
+        table.add_row(*map(escape, cells))
     console.print(table)
     if report.held:
         console.print(_holds([(each.draft_id, each.reason, each.detail) for each in report.held]))
@@ -93,5 +96,5 @@ def _holds(rows: list[tuple[str, str, str]]) -> Table:
     for heading in ("draft", "reason", "detail"):
         table.add_column(heading)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from metering_pipeline import settings
 from metering_pipeline.errors import MeteringError
@@ -83,14 +84,27 @@ def generate(root: Path | None, first_day: date, days: int, events: int, seed: i
 @click.option("--to", "last", type=Hour(), help="The last landing hour of the range (inclusive).")
 def run(hour: datetime | None, first: datetime | None, last: datetime | None) -> None:
     """Materialize landing hours, from the files to the drafts, as one run."""
-    from metering_pipeline.execution import dagster_instance, publish_catalog_if_changed, run_hours
-
     start, end = _hours(hour, first, last)
+    from metering_pipeline.execution import dagster_instance, publish_catalog_if_changed, run_hours
+    from metering_pipeline.landing.sources import Source
+    from metering_pipeline.postgres import open_database
+    from metering_pipeline.status import print_landed
+
+    configured = settings.load()
     with dagster_instance() as instance:
         with step(console, "Catalog"):
             publish_catalog_if_changed(instance)
         with step(console, f"{_counted((end - start) // HOUR + 1)}, landing to drafts"):
             run_hours(instance, start, end)
+    with open_database(configured, reading=True).connect() as connection:
+        print_landed(console, connection, start, end)
+    for each in Source(configured.landing_root).list_all().unknown:
+        console.print(
+            f"not landed: {each.path}: {each.problem}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _counted(hours: int) -> str:
@@ -101,12 +115,19 @@ def _hours(
     hour: datetime | None, first: datetime | None, last: datetime | None
 ) -> tuple[datetime, datetime]:
     if hour is not None and first is None and last is None:
-        return hour, hour
-    if hour is None and first is not None and last is not None:
-        if last < first:
-            raise click.UsageError("--to is before --from.")
-        return first, last
-    raise click.UsageError("Give --hour, or --from and --to.")
+        first = last = hour
+    if (hour is not None and first != hour) or first is None or last is None:
+        raise click.UsageError("Give --hour, or --from and --to.")
+    if last < first:
+        raise click.UsageError("--to is before --from.")
+    configured = settings.load()
+    if first < configured.first_hour:
+        raise click.UsageError(
+            f"The first landing hour is {configured.first_hour:%Y-%m-%dT%H} (METERING_FIRST_HOUR)."
+        )
+    if last > configured.now():
+        raise click.UsageError(f"{last:%Y-%m-%dT%H} has not begun.")
+    return first, last
 
 
 @cli.command()
@@ -129,16 +150,18 @@ def issue(
     why: str | None,
 ) -> None:
     """Issue what is due by the end of a billing date; preview, release, stop, resume."""
-    from metering_pipeline import billing
-
     if sum((billing_date is not None, release is not None, stop, resume)) != 1:
         raise click.UsageError("Give one of --date, --release, --stop, --resume.")
+    if billing_date is not None and billing_date < settings.load().first_hour.date():
+        raise click.UsageError("Billing dates begin with METERING_FIRST_HOUR.")
+    if billing_date is None and not (by and why):
+        raise click.UsageError("Say who decides and why: --by NAME --why REASON.")
+    from metering_pipeline import billing
+
     if billing_date is not None:
         billing.issue_date(console, billing_date, preview)
-        return
-    if not by or not why:
-        raise click.UsageError("Say who decides and why: --by NAME --why REASON.")
-    billing.decide(console, release=release, stop=stop, by=by, why=why)
+    elif by and why:
+        billing.decide(console, release=release, stop=stop, by=by, why=why)
 
 
 @cli.command()
@@ -147,7 +170,7 @@ def status() -> None:
     from metering_pipeline.postgres import open_database
     from metering_pipeline.status import print_status
 
-    with open_database(settings.load()).connect() as connection:
+    with open_database(settings.load(), reading=True).connect() as connection:
         well = print_status(console, connection)
     sys.exit(0 if well else 1)
 
@@ -171,7 +194,7 @@ def url() -> None:
     """Print the database's URL, with its password."""
     from metering_pipeline.postgres import open_database
 
-    click.echo(open_database(settings.load()).url)
+    click.echo(open_database(settings.load(), reading=True).url)
 
 
 @db.command()
@@ -201,5 +224,7 @@ def main() -> None:
     try:
         cli()
     except MeteringError as error:
-        Console(stderr=True).print(f"[red]error[/red]: {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"[red]error[/red]: {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         sys.exit(1)

@@ -45,13 +45,7 @@ class Database:
 
     def connect(self, autocommit: bool = False) -> psycopg.Connection:
         """A new connection, its session in UTC. Raises DatabaseError."""
-        try:
-            parameters = conninfo_to_dict(self.url)
-        except psycopg.ProgrammingError:  # its message and cause would quote the URL
-            raise DatabaseError(
-                "METERING_DATABASE_URL cannot be read. "
-                "Write postgresql://user:password@host:port/database."
-            ) from None
+        parameters = _url_parameters(self.url)
         options = f"{parameters.get('options') or ''} -c timezone=UTC".strip()
         try:
             return psycopg.connect(
@@ -80,7 +74,7 @@ class Database:
 
     def dbt_environment(self) -> dict[str, str]:
         """The environment variables that dbt_project/profiles.yml reads."""
-        parameters = {key: str(value) for key, value in conninfo_to_dict(self.url).items()}
+        parameters = _url_parameters(self.url)
         environment = {
             "DBT_POSTGRES_HOST": parameters.get("host", "127.0.0.1"),
             "DBT_POSTGRES_PORT": parameters.get("port", "5432"),
@@ -102,13 +96,24 @@ def database_name(settings: Settings) -> str:
     """The name of the pipeline's database, known without connecting to it."""
     if settings.database_url is None:
         return DATABASE_NAME
-    parameters = conninfo_to_dict(_sqlalchemy_url(settings.database_url))
+    parameters = _url_parameters(_sqlalchemy_url(settings.database_url))
     return str(parameters.get("dbname", DATABASE_NAME))
 
 
-def open_database(settings: Settings) -> Database:
+def _url_parameters(url: str) -> dict[str, str]:
+    try:
+        return {key: str(value) for key, value in conninfo_to_dict(url).items()}
+    except psycopg.ProgrammingError:  # its message and cause would quote the URL
+        raise DatabaseError(
+            "METERING_DATABASE_URL cannot be read. "
+            "Write postgresql://user:password@host:port/database."
+        ) from None
+
+
+def open_database(settings: Settings, reading: bool = False) -> Database:
     """The database, reachable, with the newest schema and the present settings in it.
 
+    Who only reads leaves the settings in force: a shell without them must not change a run's.
     Cheap when nothing is to be done; safe when several processes do it at once.
     Raises DatabaseError.
     """
@@ -126,7 +131,7 @@ def open_database(settings: Settings) -> Database:
             _check_version(connection)
             if _missing_files(connection, SCHEMA_FOLDER):
                 apply_schema(database)
-            _write_settings(connection, settings)
+            _write_settings(connection, settings, only_new=reading)
     except psycopg.Error as error:
         raise DatabaseError(f"The database's schema could not be brought up: {error}") from error
     return database
@@ -197,7 +202,7 @@ def _check_version(connection: psycopg.Connection) -> None:
         )
 
 
-def _write_settings(connection: psycopg.Connection, settings: Settings) -> None:
+def _write_settings(connection: psycopg.Connection, settings: Settings, only_new: bool) -> None:
     wanted = {
         "lookback_hours": str(settings.lookback_hours),
         "grace_hours": str(settings.grace_hours),
@@ -212,7 +217,7 @@ def _write_settings(connection: psycopg.Connection, settings: Settings) -> None:
         connection.execute("select name, value from catalog.settings").fetchall()
     )
     for name, value in wanted.items():
-        if present.get(name) != value:
+        if name not in present or (present[name] != value and not only_new):
             connection.execute(
                 "insert into catalog.settings (name, value) values (%s, %s)"
                 " on conflict (name) do update set value = excluded.value",

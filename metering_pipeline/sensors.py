@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -15,22 +15,37 @@ from metering_pipeline.postgres import open_database
 from metering_pipeline.settings import HOUR, hour_of
 from metering_pipeline.transform.dbt import seeds_digest
 
-RUNS_A_TICK = 24
-
 
 @dg.sensor(job=hourly, minimum_interval_seconds=300)
 def late_files(_: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """Files that appeared or changed in the folders of hours that have passed."""
+    """Files that appeared or changed in the hours of the last METERING_LANDING_RESCAN_HOURS."""
     configured = settings.load()
+    reach = timedelta(hours=configured.landing_rescan_hours)
+    yield from _runs_for_waiting_hours(configured, hour_of(configured.now()) - reach)
+
+
+@dg.sensor(job=hourly, minimum_interval_seconds=86_400)
+def older_files(_: dg.SensorEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """Once a day: files that appeared or changed in any hour since the first."""
+    configured = settings.load()
+    yield from _runs_for_waiting_hours(configured, configured.first_hour)
+
+
+def _runs_for_waiting_hours(
+    configured: settings.Settings, since: datetime
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """A run for each closed hour with files not landed, or landed and never posted to the ledger."""
     now = configured.now()
     listing = list_hours(open_database(configured).url, configured, now)
-    horizon = hour_of(now) - timedelta(hours=configured.landing_rescan_hours)
-    hours = [hour for hour in listing.unlanded_hours if horizon <= hour < hour_of(now) - HOUR]
+    waiting = sorted({*listing.unlanded_hours, *listing.unposted_hours})
+    hours = [hour for hour in waiting if since <= hour < hour_of(now) - HOUR]
     if not hours:
         yield dg.SkipReason("No file waits in an hour that has passed.")
-    for hour in hours[:RUNS_A_TICK]:
+    for hour in hours:
         key = hour.strftime(HOUR_FORMAT)
-        yield dg.RunRequest(run_key=f"{key} {listing.digest_of(hour)}", partition_key=key)
+        # with the present hour in it: what a failed run left waiting is tried again an hour later
+        run_key = f"{key} {listing.digest_of(hour)} {now.strftime(HOUR_FORMAT)}"
+        yield dg.RunRequest(run_key=run_key, partition_key=key)
 
 
 @dg.sensor(job=late_arrivals_job, minimum_interval_seconds=300)
@@ -51,7 +66,8 @@ def late_arrivals(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.Ski
         dg.AssetKey(["rollups", "late_arrivals"])
     )
     since = done.timestamp if done else None
-    return dg.RunRequest(run_key=hashlib.sha256(repr((since, keys)).encode()).hexdigest())
+    hour = settings.load().now().strftime(HOUR_FORMAT)  # a failed run is tried again an hour later
+    return dg.RunRequest(run_key=hashlib.sha256(repr((since, hour, keys)).encode()).hexdigest())
 
 
 @dg.sensor(job=catalog, minimum_interval_seconds=60)
@@ -64,4 +80,4 @@ def catalog_changes(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
     return dg.RunRequest()  # without a key: a change that is taken back is published too
 
 
-sensors = [late_files, late_arrivals, catalog_changes]
+sensors = [late_files, older_files, late_arrivals, catalog_changes]

@@ -1,7 +1,10 @@
 """The pipeline's state at a glance, for ``metering status`` and the demo's end."""
 
+from datetime import datetime
+
 import psycopg
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from metering_pipeline.reconciliation.laws import law_state
@@ -75,10 +78,58 @@ def print_laws(console: Console, connection: psycopg.Connection) -> bool:
         if each.windows == 0:
             state = "never evaluated"
         elif each.red_windows:
-            tenants = ", ".join(each.red_tenants) or "tenant unknown"
-            state = f"[red]FAILS in {each.red_windows}: {tenants}[/red]"
+            tenants = escape(", ".join(each.red_tenants)) or "tenant unknown"
+            since = (
+                f", first {each.sample_window_start:%Y-%m-%dT%H}"
+                if each.sample_window_start
+                else ""
+            )
+            state = f"[red]FAILS in {each.red_windows}{since}: {tenants}[/red]"
         else:
             state = "[green]holds[/green]"
         table.add_row(each.law, each.meaning, f"{each.windows:,}", state)
     console.print(table)
+    if any(each.red_windows for each in states):
+        console.print(
+            "What was compared: reconciliation.current_law_results, where not passed. Run the landing "
+            "hours again (metering run) after mending; a red window turns green by its next evaluation."
+        )
     return not any(each.red_windows for each in states)
+
+
+def print_landed(
+    console: Console, connection: psycopg.Connection, first: datetime, last: datetime
+) -> None:
+    """Print what the landing hours from first to last hold, and what was rejected in them, and why."""
+    row = connection.execute(
+        """
+        select count(*), coalesce(sum(accepted_count), 0), coalesce(sum(rejected_count), 0)
+        from landing.files
+        where landed_hour between %s and %s and superseded_by is null
+        """,
+        (first, last),
+    ).fetchone()
+    files, accepted, rejected = row or (0, 0, 0)
+    console.print(f"{files:,} files: {accepted:,} records accepted, {rejected:,} rejected")
+    for reason, count, file_key, line, detail in connection.execute(
+        """
+        select
+            reason,
+            count(*),
+            (array_agg(file_key order by file_key, line_number))[1],
+            (array_agg(line_number order by file_key, line_number))[1],
+            (array_agg(detail order by file_key, line_number))[1]
+        from landing.rejected_events
+        inner join landing.files using (file_id)
+        where files.landed_hour between %s and %s and superseded_by is null
+        group by reason
+        order by count(*) desc
+        """,
+        (first, last),
+    ):
+        console.print(
+            f"  {count:,} {reason}, as in {file_key} line {line}: {detail}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )

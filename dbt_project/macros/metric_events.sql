@@ -22,8 +22,7 @@ select
     case
         when metrics.aggregation = 'count' then 1
         when metrics.value_property is null then events.quantity
-        when pg_input_is_valid(events.properties ->> metrics.value_property, 'numeric')
-            and (events.properties ->> metrics.value_property) !~* '(nan|inf)'
+        when (events.properties ->> metrics.value_property) ~ {{ readable_number() }}
             then (events.properties ->> metrics.value_property)::numeric
     end as value,
     case
@@ -37,14 +36,18 @@ select
             ) then 'dimension_too_long'
         when metrics.aggregation = 'count' or metrics.value_property is null then null
         when events.properties ->> metrics.value_property is null then 'value_missing'
-        when not pg_input_is_valid(events.properties ->> metrics.value_property, 'numeric')
-            or (events.properties ->> metrics.value_property) ~* '(nan|inf)'
-            then 'value_not_a_number'
+        when (events.properties ->> metrics.value_property) !~ {{ readable_number() }} then 'value_not_a_number'
     end as unreadable
 from {{ events }} as events
 inner join catalog.metrics
     on events.event_type = metrics.event_type
         and events.properties @> metrics.filter
+{%- endmacro %}
+
+{# A value is a number in plain decimal, bounded as a quantity is: texts among the properties are not
+   checked when they land, and an exponent in one of them would overflow the sum of a whole batch. #}
+{% macro readable_number() -%}
+'^-?[0-9]{1,20}([.][0-9]{1,18})?$'
 {%- endmacro %}
 
 {# The figures of a set of metric events in which an event that is taken back has sign -1. #}

@@ -167,7 +167,9 @@ def issue_within(connection: psycopg.Connection, billing_date: date, now: dateti
 
 
 def hold(database: Database, draft_id: str, by: str, why: str, now: datetime) -> None:
-    """Hold a draft by name until it is released. Raises UnknownHoldError, ValueError."""
+    """Hold a draft, and whatever becomes of it: every draft of its subscription and currency, until
+    it is released. Raises UnknownHoldError, ValueError.
+    """
     _require(by=by, why=why)
     parameters = {"draft_id": draft_id, "detail": f"{by}: {why}", "now": now}
     with database.locked() as connection:
@@ -188,8 +190,8 @@ def release(
 ) -> list[str]:
     """Let a held draft go in spite of a reason (None: of all it is held for); the reasons released.
 
-    Takes effect in the next run of issuing, holds good for what the hold says now, and is kept for
-    good in invoices.hold_releases. Raises UnknownHoldError when the draft is not held so,
+    Takes effect in the next run of issuing, holds good for what the hold says now and for its total
+    (one by hand has simply gone), and is kept for good in invoices.hold_releases. Raises UnknownHoldError when the draft is not held so,
     ValueError for an empty text.
     """
     _require(by=by, why=why)
@@ -259,8 +261,8 @@ def _hold_back(
         "details": [each.detail for each in holds],
         "now": now,
     }
-    connection.execute(statement(PACKAGE, "drop_old_holds"), parameters)
-    connection.execute(statement(PACKAGE, "keep_holds"), parameters)
+    for name in ("drop_old_holds", "follow_drafts", "keep_holds"):
+        connection.execute(statement(PACKAGE, name), parameters)
     with connection.cursor(row_factory=class_row(HeldInvoice)) as cursor:
         return cursor.execute(statement(PACKAGE, "standing_holds")).fetchall()
 

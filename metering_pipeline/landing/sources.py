@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -28,6 +28,9 @@ written, markers, and the reserved ``_manifest.json``."""
 IN_MEMORY_BYTES = 64 << 20
 """A larger file is copied to the temporary folder instead of memory while it is read."""
 
+NEVER_MODIFIED = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for the modification time where a store keeps none: then only the size tells."""
+
 _COPY_BYTES = 1 << 20
 _FOLDER = re.compile(r"landed_hour=(\d{4}-\d\d-\d\dT\d\d)")
 
@@ -42,7 +45,7 @@ class SourceFile(NamedTuple):
     key: str
     landed_hour: datetime
     size_bytes: int
-    modified: datetime | None
+    modified: datetime
 
 
 class Unknown(NamedTuple):
@@ -119,7 +122,8 @@ class Source:
                 info = self._files.get_file_info(file.key)
             except FileNotFoundError:
                 raise _changed(file) from None
-            if (size, info.size, info.mtime) != (file.size_bytes, file.size_bytes, file.modified):
+            listed = (file.size_bytes, file.size_bytes, file.modified)
+            if (size, info.size, info.mtime or NEVER_MODIFIED) != listed:
                 raise _changed(file)
             copy.seek(0)
             yield Snapshot(copy, digest.hexdigest(), size)
@@ -156,7 +160,7 @@ def _sort_in(info: fs.FileInfo, contents: Contents) -> None:
     elif not info.path.endswith(EXTENSIONS):
         problem = f"the name ends in none of {', '.join(EXTENSIONS)}; rename it, or begin it with _"
     else:
-        file = SourceFile(info.path, hour, info.size, info.mtime)
+        file = SourceFile(info.path, hour, info.size, info.mtime or NEVER_MODIFIED)
         contents.files.setdefault(hour, []).append(file)
         return
     contents.unknown.append(Unknown(info.path, hour, problem))

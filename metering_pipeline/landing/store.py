@@ -50,9 +50,12 @@ class Listing:
     sealed: int
     """Of these, the sealed ones."""
     unlanded_hours: tuple[datetime, ...]
-    """Hours with files that are not landed, or that have another size than when they were."""
+    """Hours with files that are not landed, or whose size or modification time is another since."""
+    unposted_hours: tuple[datetime, ...]
+    """Hours that are over, and landed, but not posted to the ledger since."""
     unknown: tuple[Unknown, ...]
-    """What lies below the root and cannot be landed; an hour that holds such a thing is not sealed."""
+    """What lies below the root and cannot be landed, unreadable files included; an hour that holds
+    such a thing is not sealed."""
     files: dict[datetime, list[SourceFile]] = field(repr=False)
 
     def digest_of(self, landed_hour: datetime) -> str:
@@ -65,7 +68,8 @@ class Listing:
 
 @dataclass
 class LandedHour:
-    """What landing one hour did. ``reasons`` counts the rejected records by reason."""
+    """What landing one hour did. ``reasons`` counts the rejected records by reason; ``unknown`` is
+    what keeps the hour from being sealed, unreadable files included."""
 
     landed_hour: datetime
     files_landed: int = 0
@@ -99,12 +103,20 @@ def list_hours(url: str, settings: Settings, now: datetime) -> Listing:
     listed = [file for found in files.values() for file in found]
     with psycopg.connect(url, autocommit=True) as connection, connection.transaction():
         connection.execute("select pg_advisory_xact_lock(%s)", (PIPELINE_LOCK,))
-        [(hours, sealed, unlanded)] = connection.execute(
+        as_listed = {
+            "file_keys": [file.key for file in listed],
+            "sizes": [file.size_bytes for file in listed],
+            "modified": [file.modified for file in listed],
+            "hours": [file.landed_hour for file in listed],
+        }
+        unknown += [
+            _unreadable(key, hour.astimezone(UTC), detail)
+            for key, hour, detail in connection.execute(_UNREADABLE, as_listed)
+        ]
+        [(hours, sealed, unlanded, unposted)] = connection.execute(
             _LIST_HOURS,
-            {
-                "file_keys": [file.key for file in listed],
-                "sizes": [file.size_bytes for file in listed],
-                "hours": [file.landed_hour for file in listed],
+            as_listed
+            | {
                 "unlandable": [each.landed_hour for each in unknown if each.landed_hour],
                 "first_hour": settings.first_hour,
                 "last_hour": last_hour,
@@ -113,7 +125,13 @@ def list_hours(url: str, settings: Settings, now: datetime) -> Listing:
             },
         ).fetchall()
     unlanded_hours = tuple(hour.astimezone(UTC) for hour in unlanded)
-    return Listing(hours, sealed, unlanded_hours, tuple(unknown), files)
+    unposted_hours = tuple(hour.astimezone(UTC) for hour in unposted)
+    return Listing(hours, sealed, unlanded_hours, unposted_hours, tuple(unknown), files)
+
+
+def _unreadable(file_key: str, landed_hour: datetime, detail: str) -> Unknown:
+    """Nothing of the file counts, so the hour's usage is not complete: replace or remove the file."""
+    return Unknown(file_key, landed_hour, f"unreadable: {detail}")
 
 
 def _outside(contents: Contents, first_hour: datetime, last_hour: datetime) -> list[Unknown]:
@@ -131,11 +149,37 @@ def _outside(contents: Contents, first_hour: datetime, last_hour: datetime) -> l
     ]
 
 
+_UNREADABLE = """
+with listed as (
+    select *
+    from unnest(
+        %(file_keys)s::text[], %(sizes)s::bigint[], %(modified)s::timestamptz[], %(hours)s::timestamptz[]
+    ) as listed (file_key, size_bytes, modified_at, landed_hour)
+)
+
+select
+    listed.file_key,
+    listed.landed_hour,
+    rejected.detail
+from listed
+inner join landing.files
+    on listed.file_key = files.file_key
+    and listed.size_bytes = files.size_bytes
+    and listed.modified_at = files.modified_at
+    and files.superseded_by is null
+inner join landing.rejected_events as rejected
+    on files.file_id = rejected.file_id
+    and rejected.line_number = 0
+    and rejected.reason = 'unreadable_file'
+order by listed.file_key collate "C"
+"""
+
 _LIST_HOURS = """
 with listed as (
     select *
-    from unnest(%(file_keys)s::text[], %(sizes)s::bigint[], %(hours)s::timestamptz[])
-        as listed (file_key, size_bytes, landed_hour)
+    from unnest(
+        %(file_keys)s::text[], %(sizes)s::bigint[], %(modified)s::timestamptz[], %(hours)s::timestamptz[]
+    ) as listed (file_key, size_bytes, modified_at, landed_hour)
 ),
 
 by_hour as (
@@ -147,6 +191,7 @@ by_hour as (
     left join landing.files
         on listed.file_key = files.file_key
         and listed.size_bytes = files.size_bytes
+        and listed.modified_at = files.modified_at
         and files.superseded_by is null
     group by listed.landed_hour
 ),
@@ -166,13 +211,22 @@ written as (
     left join by_hour on hour = by_hour.landed_hour
     on conflict (landed_hour) do update
         set file_count = excluded.file_count, listed_at = excluded.listed_at, sealed = excluded.sealed
-    returning hours.sealed
+    returning hours.landed_hour, hours.landed_at, hours.posted_at, hours.sealed
 )
 
 select
     count(*),
     count(*) filter (where written.sealed),
-    array(select by_hour.landed_hour from by_hour where not by_hour.all_landed order by 1)
+    array(select by_hour.landed_hour from by_hour where not by_hour.all_landed order by 1),
+    array(
+        select unposted.landed_hour
+        from written as unposted
+        where
+            unposted.landed_at is not null
+            and unposted.posted_at is null
+            and unposted.landed_hour < %(last_hour)s::timestamptz
+        order by 1
+    )
 from written
 """
 
@@ -220,6 +274,7 @@ def land_hours(
 class _Version(NamedTuple):
     file_id: int
     content_sha256: str
+    modified_at: datetime
 
 
 class Store:
@@ -247,8 +302,9 @@ class Store:
     def land_hour(self, landed_hour: datetime, now: datetime) -> LandedHour:
         """Land the files of one hour that are new or have new content; all of them or none.
 
-        A file with the content of its current version changes nothing; other content, an older one
-        again included, is a new version. An unreadable file is one rejected record.
+        A file with the content of its current version changes nothing but that version's
+        modification time; other content, an older one again included, is a new version. An
+        unreadable file is one rejected record, and keeps the hour from being sealed.
         Raises SourceError, adbc_driver_manager.Error; then nothing of the hour is written.
         """
         contents = self._source.list_hour(landed_hour)
@@ -261,6 +317,7 @@ class Store:
             current = self._current_versions(landed_hour) if files else {}
             for file in files:
                 self._land_file(file, current.get(file.key), now, landed)
+            landed.unknown += self._unreadable_files(files)
             self._write_hour(landed, len(files), now)
         return landed
 
@@ -290,11 +347,35 @@ class Store:
 
     def _current_versions(self, landed_hour: datetime) -> dict[str, _Version]:
         rows = self._execute(
-            "select file_key, file_id, content_sha256 from landing.files"
+            "select file_key, file_id, content_sha256, modified_at from landing.files"
             " where landed_hour = $1::timestamptz and superseded_by is null",
             landed_hour,
         )
-        return {key: _Version(file_id, sha256) for key, file_id, sha256 in rows}
+        return {key: _Version(*version) for key, *version in rows}
+
+    def _unreadable_files(self, files: Sequence[SourceFile]) -> tuple[Unknown, ...]:
+        """The files of an hour, all landed, whose content cannot be read."""
+        if not files:
+            return ()
+        rows = self._execute(
+            """
+            select files.file_key, rejected.detail
+            from landing.files
+            inner join landing.rejected_events as rejected on files.file_id = rejected.file_id
+            where
+                files.landed_hour = $1::timestamptz
+                and files.superseded_by is null
+                and rejected.line_number = 0
+                and rejected.reason = 'unreadable_file'
+            """,
+            files[0].landed_hour,
+        )
+        details = dict(rows)
+        return tuple(
+            _unreadable(file.key, file.landed_hour, details[file.key])
+            for file in files
+            if file.key in details
+        )
 
     def _land_file(
         self, file: SourceFile, current: _Version | None, now: datetime, landed: LandedHour
@@ -302,6 +383,13 @@ class Store:
         with self._source.snapshot(file) as snapshot:
             if current is not None and current.content_sha256 == snapshot.content_sha256:
                 landed.files_unchanged += 1
+                if current.modified_at != file.modified:
+                    self._execute(
+                        "update landing.files set modified_at = $1::timestamptz"
+                        " where file_id = $2::bigint",
+                        file.modified,
+                        current.file_id,
+                    )
                 return
             file_id = self._write_file(file, snapshot.content_sha256, current, now)
             limits = Limits.of_hour(
@@ -340,11 +428,11 @@ class Store:
             """
             insert into landing.files (
                 file_key, landed_hour, content_sha256, size_bytes, accepted_count, rejected_count,
-                earliest_event_date, future_tolerance_minutes, superseded_by, landed_at
+                earliest_event_date, future_tolerance_minutes, superseded_by, landed_at, modified_at
             )
             values (
                 $1::text, $2::timestamptz, $3::text, $4::bigint, 0, 0, $5::date, $6::bigint::integer,
-                nullif($7::bigint, 0), $8::timestamptz
+                nullif($7::bigint, 0), $8::timestamptz, $9::timestamptz
             )
             returning file_id
             """,
@@ -356,6 +444,7 @@ class Store:
             self._settings.future_tolerance_minutes,
             0 if current is None else current.file_id,
             now,
+            file.modified,
         )
         if current is not None:
             supersede = (
@@ -381,6 +470,7 @@ class Store:
                     file_count = excluded.file_count,
                     listed_at = excluded.listed_at,
                     landed_at = coalesce(excluded.landed_at, hours.landed_at),
+                    posted_at = case when excluded.landed_at is null then hours.posted_at end,
                     sealed = excluded.sealed
             """,
             landed.landed_hour,

@@ -1,14 +1,17 @@
 -- One row an hour from the first hour on, written by listings, empty hours too.
--- Sealed: listed after the hour's end plus the settle time, and every file seen there is landed.
+-- Sealed: listed after the hour's end plus the settle time, and every file seen there is landed and
+-- readable. Posted: the ledger holds what was landed last; null while it owes that.
 create table landing.hours (
     landed_hour timestamptz primary key,
     file_count integer not null,
     listed_at timestamptz not null,
     landed_at timestamptz,
+    posted_at timestamptz,
     sealed boolean not null
 );
 
--- One row a file version. The current version of a key is the one not superseded.
+-- One row a file version. The current version of a key is the one not superseded. modified_at is the file's
+-- own time when it was landed or last found to have the same content: another one means to look again.
 create table landing.files (
     file_id bigint generated always as identity primary key,
     file_key text collate "C" not null,
@@ -20,7 +23,8 @@ create table landing.files (
     earliest_event_date date not null,
     future_tolerance_minutes integer not null,
     superseded_by bigint references landing.files,
-    landed_at timestamptz not null
+    landed_at timestamptz not null,
+    modified_at timestamptz not null
 );
 create unique index files_current_version on landing.files (file_key) where superseded_by is null;
 create index files_by_hour on landing.files (landed_hour);

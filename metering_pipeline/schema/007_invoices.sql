@@ -119,7 +119,7 @@ create table invoices.issued_usage (
 );
 
 -- Invoices that are due and do not go, with the reason; released by itself or by name. A release holds
--- good for what the detail says at that moment: with another detail the invoice is held again.
+-- good for what the detail and the total say at that moment: with others the invoice is held again.
 create table invoices.held_invoices (
     draft_id text not null,
     reason text not null check (

@@ -141,10 +141,16 @@ def rollup_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     dagster_dbt_translator=translator,
 )
 def rating_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
-    """Sums the touched days, rates what changed and draws up the drafts."""
+    """Sums the touched days, rates what changed and draws up the drafts.
+
+    The tests come after all models: what they find is shown, and the gate holds whom it concerns; it
+    must not keep everybody else's invoices from being drawn up.
+    """
     database = open_database(settings.load())
-    results = run_dbt(database, "build", _selected_models(context))
-    yield from _events(context, results)
+    models = _selected_models(context)
+    results = run_dbt(database, "run", models)
+    tests = run_dbt(database, "build --resource-type test", models)
+    yield from _events(context, results + tests)
 
 
 def remember_seeds(database: Database, digest: str) -> None:
@@ -195,7 +201,7 @@ def parts(database: Database, window: Window) -> list[Window]:
 def suspect_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     """Lists events that a producer seems to have stamped anew; unpartitioned, since it looks back."""
     database = open_database(settings.load())
-    yield from _events(context, run_dbt(database, "build", _selected_models(context)))
+    yield from _events(context, run_dbt(database, "run", _selected_models(context)))
 
 
 def _run_in_parts(

@@ -52,12 +52,12 @@ class World:
             """
             insert into landing.files (
                 file_key, landed_hour, content_sha256, size_bytes, accepted_count, rejected_count,
-                earliest_event_date, future_tolerance_minutes, landed_at
+                earliest_event_date, future_tolerance_minutes, landed_at, modified_at
             )
-            values (%s, %s, md5(%s), 1, %s, 0, '2020-01-01', 60, %s)
+            values (%s, %s, md5(%s), 1, %s, 0, '2020-01-01', 60, %s, %s)
             returning file_id
             """,
-            key, landed_hour, key, len(events), landed_hour,
+            key, landed_hour, key, len(events), landed_hour, landed_hour,
         )  # fmt: skip
         self.execute(
             "select catalog.ensure_day_partitions('landing', 'usage_events', %s)",

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,17 +16,19 @@ from metering_pipeline.generate import Shares, generate
 from metering_pipeline.landing import readers, store
 from metering_pipeline.landing.sources import Source, SourceError, SourceFile
 from metering_pipeline.landing.store import LandedHour, land_hour, land_hours, list_hours
+from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database
 from metering_pipeline.settings import HOUR, Settings
+from metering_pipeline.transform.dbt import run_dbt
 
 AT = datetime(2026, 1, 31, 13, tzinfo=UTC)
 NOW = datetime(2026, 2, 1, tzinfo=UTC)
 EVENTS = "select * from landing.usage_events order by landed_hour, file_id, line_number"
 TABLES = (
-    "select file_id, xmin::text, superseded_by, accepted_count, rejected_count from landing.files order by 1",
+    "select file_id, xmin::text, superseded_by, accepted_count, rejected_count, modified_at from landing.files order by 1",
     "select *, xmin::text from landing.usage_events order by file_id, line_number",
     "select *, xmin::text from landing.rejected_events order by file_id, line_number",
-    "select landed_hour, file_count, landed_at, sealed from landing.hours order by 1",
+    "select landed_hour, file_count, landed_at, posted_at, sealed from landing.hours order by 1",
 )
 
 
@@ -298,6 +301,105 @@ def test_a_late_or_changed_file_unseals_its_hour(landing: Landing) -> None:
     assert landing.listing().unlanded_hours == ()
     path.write_bytes(event("1") + event("2"))
     assert landing.listing().unlanded_hours == (AT,)
+
+
+def sealed(landing: Landing, hour: datetime = AT) -> bool:
+    [(is_sealed,)] = landing.query("select sealed from landing.hours where landed_hour = %s", hour)
+    return bool(is_sealed)
+
+
+def test_a_corrected_file_of_the_same_size_is_noticed(landing: Landing) -> None:
+    path = landing.drop("a.ndjson", event("1", quantity=1))
+    landing.land()
+    assert landing.listing().unlanded_hours == ()
+    path.write_bytes(event("1", quantity=2))
+    assert landing.listing().unlanded_hours == (AT,)
+    assert not sealed(landing)
+    assert landing.land().files_landed == 1
+    assert landing.listing().unlanded_hours == ()
+    assert sealed(landing)
+
+
+def test_the_same_content_written_anew_changes_the_modification_time_only(
+    landing: Landing,
+) -> None:
+    path = landing.drop("a.ndjson", event("1"))
+    landing.land()
+    versions = "select to_jsonb(files) - 'modified_at', modified_at from landing.files"
+    [(version, _)] = landing.query(versions)
+    [_, *others] = landing.tables()
+    written_anew = datetime(2026, 2, 3, 4, 5, 6, 789_000, UTC)
+    os.utime(path, (written_anew.timestamp(), written_anew.timestamp()))
+    assert landing.listing().unlanded_hours == (AT,)
+    landed = landing.land(now=NOW + HOUR)
+    assert (landed.files_landed, landed.files_unchanged) == (0, 1)
+    [(same, modified_at)] = landing.query(versions)
+    assert same == version
+    assert abs(modified_at - written_anew) < timedelta(milliseconds=1)
+    listing = landing.listing()
+    assert listing.unlanded_hours == ()
+    assert sealed(landing)
+    # landing.hours has a row for every listed hour now
+    assert landing.tables()[1:3] == others[:2]
+    refreshed = landing.tables()
+    landing.land(now=NOW + 2 * HOUR)
+    assert landing.tables() == refreshed
+
+
+@pytest.mark.parametrize("way_out", ["replaced", "removed"])
+def test_an_unreadable_file_keeps_its_hour_open(landing: Landing, way_out: str) -> None:
+    whole = gzip.compress(event("1") * 100)
+    path = landing.drop("a.ndjson.gz", whole)
+    landing.drop("b.ndjson", event("2"))
+    landing.land()
+    landing.listing()
+    assert sealed(landing)
+    path.write_bytes(whole[:-20])
+    for _ in range(2):  # landed now, and found again
+        landed = landing.land()
+        assert [each.path for each in landed.unknown] == [
+            f"landed_hour={AT:%Y-%m-%dT%H}/{path.name}"
+        ]
+        assert not sealed(landing)
+    listing = landing.listing()
+    assert not sealed(landing)
+    assert listing.unlanded_hours == ()
+    [unreadable] = listing.unknown
+    assert (unreadable.path, unreadable.landed_hour) == (
+        f"landed_hour={AT:%Y-%m-%dT%H}/{path.name}",
+        AT,
+    )
+    assert unreadable.problem.startswith("unreadable: the gzip file is torn")
+    if way_out == "replaced":
+        path.write_bytes(whole)
+        landing.land()
+    else:
+        path.unlink()
+    assert landing.listing().unknown == ()
+    assert sealed(landing)
+
+
+def test_a_landed_hour_is_unposted_until_the_ledger_has_it(landing: Landing) -> None:
+    posted = "select posted_at is not null from landing.hours where landed_hour = %s"
+    for content in (event("1"), event("1") + event("2")):
+        landing.drop("a.ndjson", content)
+        landing.drop("a.ndjson", content, AT + HOUR)
+        landing.land()
+        landing.land(AT + HOUR)
+        # an hour that is not over yet is the hourly run's
+        assert landing.listing(AT + HOUR).unposted_hours == (AT,)
+        assert landing.listing().unposted_hours == (AT, AT + HOUR)
+        run_dbt(landing.database, "run", ["metering.ledger.usage_events"], Window(AT, AT + HOUR))
+        assert landing.listing().unposted_hours == (AT + HOUR,)
+        assert landing.query(posted, AT) == [(True,)]
+        # hours without files are no debt, and a second run changes no row
+        before = landing.tables()
+        run_dbt(
+            landing.database, "run", ["metering.ledger.usage_events"], Window(AT - HOUR, AT + HOUR)
+        )
+        assert landing.query(posted, AT - HOUR) == [(False,)]
+        assert landing.land().files_unchanged == 1
+        assert landing.tables() == before
 
 
 def test_what_cannot_be_landed_is_reported_and_never_sealed(landing: Landing) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from metering_pipeline.reconciliation.laws import LAWS, evaluate, law_state
-from tests.postgres.billing_world import World, at
+from tests.postgres.billing_world import World, at, use
 
 TAMPERING = {
     "a ledger row deleted": (
@@ -78,6 +78,30 @@ TAMPERING = {
         ("birch",),
         {("L3", "birch"), ("L4", "birch")},
     ),
+    "a rollup row's latest value edited": (
+        """update rollups.usage_hourly set value_latest = value_latest + 1
+        where tenant_id = %s and metric = 'tokens' and hour = '2026-01-12 11:00Z'""",
+        ("birch",),
+        {("L3", "birch")},
+    ),
+    "the instant of a rollup row's latest value edited": (
+        """update rollups.usage_hourly set latest_at = latest_at + interval '1 minute'
+        where tenant_id = %s and metric = 'tokens' and hour = '2026-01-12 11:00Z'""",
+        ("birch",),
+        {("L3", "birch")},
+    ),
+    "the event of a rollup row's latest value edited": (
+        """update rollups.usage_hourly set latest_fingerprint = md5('other')::uuid
+        where tenant_id = %s and metric = 'tokens' and hour = '2026-01-12 11:00Z'""",
+        ("birch",),
+        {("L3", "birch")},
+    ),
+    "a rollup row's greatest value edited": (
+        """update rollups.usage_hourly set value_max = value_max + 1
+        where tenant_id = %s and metric = 'tokens' and hour = '2026-01-12 11:00Z'""",
+        ("birch",),
+        {("L3", "birch")},
+    ),
     "a slice's amount changed": (
         "update rating.tier_slices set amount = amount + 0.01 where subscription_id = %s"
         " and charge_id = 'basic-requests' and tier = 2",
@@ -145,6 +169,61 @@ def test_buckets_that_cancel_out_are_caught(world: World) -> None:
             sign, sign, hour,
         )  # fmt: skip
     assert world.check() == {("L3", None), ("L3", "birch")}
+
+
+def test_a_sum_changed_before_a_queued_slice_is_rated_is_caught(world: World) -> None:
+    """The line says nothing while its slice waits, and count and digests are those of the rollups."""
+    world.tamper(
+        """
+        update rating.period_usage_daily set value_sum = value_sum * 1000
+        where subscription_id = 'sub-birch' and charge_id = 'basic-tokens' and day = '2026-01-13'
+        """
+    )
+    world.execute(
+        """
+        insert into rating.touched_slices (subscription_id, charge_id, component, slice_start)
+        values ('sub-birch', 'basic-tokens', 'usage', '2026-01-01Z')
+        """
+    )
+    assert world.check() == {("L4", None), ("L4", "birch")}
+    (usage,) = _figures(world, "L4", "birch")["usage"]
+    assert usage["metric"] == "tokens"
+    assert Decimal(usage["assigned_sum"]) - Decimal(usage["rolled_up_sum"]) == 99900
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["latest_at = latest_at + interval '1 minute'", "latest_fingerprint = md5('other')::uuid"],
+)
+def test_a_latest_event_changed_in_contribution_and_rollup_alike_is_caught(
+    world: World, change: str
+) -> None:
+    """Where the latest value is billed, which event it is of decides between landing hours."""
+    world.execute("update catalog.metrics set aggregation = 'latest' where metric = 'tokens'")
+    assert world.check("L3") == set()
+    for table in ("usage_contributions", "usage_hourly"):
+        world.tamper(
+            f"update rollups.{table} set {change}"
+            " where tenant_id = 'birch' and metric = 'tokens' and hour = '2026-01-12 11:00Z'"
+        )
+    assert world.check("L3") == {("L3", None), ("L3", "birch")}
+
+
+def test_a_value_counts_only_as_a_plain_decimal(whole_world: World) -> None:
+    """Both readings of a value agree on what is none, and on the longest that is one."""
+    longest = "-" + "9" * 20 + "." + "9" * 18
+    texts = ["1e3", "NaN", "+5", " 5", "5.", ".5", "0x1F", "9" * 21, "1." + "0" * 19, longest]
+    whole_world.land("2026-01-14T00:00", "d.ndjson", [
+        use("birch", "2026-01-13T22:10", 100 + number, properties=f'{{"tokens":"{text}"}}')
+        for number, text in enumerate(texts)
+    ])  # fmt: skip
+    whole_world.run("2026-01-14", "2026-01-15")
+    assert whole_world.check() == set()
+    sums = whole_world.rows(
+        "select event_count, value_sum from rollups.usage_hourly"
+        " where tenant_id = 'birch' and metric = 'tokens' and hour = '2026-01-13 22:00Z'"
+    )
+    assert sums == [(1, Decimal(longest))]
 
 
 def test_a_file_whose_loss_nothing_explains_names_no_tenant(world: World) -> None:
@@ -230,12 +309,12 @@ def test_a_month_of_landing_hours_is_one_quick_statement(world: World) -> None:
         """
         insert into landing.files (
             file_key, landed_hour, content_sha256, size_bytes, accepted_count, rejected_count,
-            earliest_event_date, future_tolerance_minutes, landed_at
+            earliest_event_date, future_tolerance_minutes, landed_at, modified_at
         )
-        select 'h' || n, %s + make_interval(hours => n), '', 0, 0, 0, '2020-01-01', 60, %s
+        select 'h' || n, %s + make_interval(hours => n), '', 0, 0, 0, '2020-01-01', 60, %s, %s
         from generate_series(0, 743) as n
         """,
-        start, start,
+        start, start, start,
     )  # fmt: skip
     world.execute("set local statement_timeout = '5s'")
     for law in ("L1", "L2", "L3"):

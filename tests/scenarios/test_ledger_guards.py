@@ -58,6 +58,47 @@ def test_a_retry_with_a_new_time_is_suspect_until_it_is_voided(pipeline: Pipelin
     assert pipeline.rows(listed) == []
 
 
+def seeded_metrics(pipeline: Pipeline) -> list[dict[str, str]]:
+    columns = [
+        "metric", "event_type", "aggregation", "value_property", "dimensions", "unit", "filter", "description",
+    ]  # fmt: skip
+    rows = pipeline.rows(f"select {', '.join(columns)} from staging.metrics")
+    return [{name: value or "" for name, value in zip(columns, row, strict=True)} for row in rows]
+
+
+def test_a_new_metric_is_rolled_up_over_history(pipeline: Pipeline) -> None:
+    land(pipeline, event(1, "a"), event(2, "b"), event(2, "b", void=True))
+    calls = {
+        "metric": "calls",
+        "event_type": "api.request",
+        "aggregation": "count",
+        "value_property": "",
+        "dimensions": "[]",
+        "unit": "calls",
+        "filter": "{}",
+        "description": "Calls",
+    }
+    pipeline.publish_catalog(metrics=[*seeded_metrics(pipeline), calls])
+    pipeline.run(HOUR + timedelta(hours=1))
+    assert pipeline.rows(
+        "select sum(value_sum) from rollups.usage_hourly where metric = 'calls'"
+    ) == [(1,)]
+    pipeline.run(HOUR)
+    assert pipeline.red_laws() == set()
+
+
+def test_a_value_beyond_all_bounds_stops_nobody(pipeline: Pipeline) -> None:
+    huge = {"model": "small", "input_tokens": "9e131071", "output_tokens": "0x10"}
+    land(pipeline, event(1, "a", properties=huge), event(2, "b"), event(3, "b", tenant_id="cobalt"))
+    assert pipeline.rows(
+        "select tenant_id, sum(value_sum) from rollups.usage_hourly"
+        " where metric = 'input_tokens' group by tenant_id order by tenant_id"
+    ) == [("acme", 1), ("cobalt", 1)]
+    assert pipeline.rows(
+        "select metric, reason, event_count from rollups.unreadable_values order by metric"
+    ) == [("input_tokens", "value_not_a_number", 1), ("output_tokens", "value_not_a_number", 1)]
+
+
 def test_a_broken_law_blocks_what_follows(pipeline: Pipeline) -> None:
     land(pipeline, event(1, "a"), event(2, "b"))
     ledger = pipeline.rows("select recorded_at from ledger.usage_events order by fingerprint")

@@ -39,6 +39,10 @@ begin
 end
 $$;
 
+create temporary table former_metrics on commit drop as
+select *
+from catalog.metrics;
+
 -- 2. Move. The references between the tables are checked at the end of the transaction.
 {% for table, fields in tables.items() -%}
 delete from catalog.{{ table }};
@@ -53,7 +57,40 @@ select
 from {{ ref(table) }};
 
 {% endfor -%}
--- 3. A new version if the content differs from the last one's; then the drafts are of yesterday.
+-- 3. A metric that is new or that measures otherwise is owed over all of history: every key of its event type.
+insert into ledger.pending (landed_hour, tenant_id, event_type, event_hour, released)
+with changed as (
+    {% for one, other in [('former_metrics', 'catalog.metrics'), ('catalog.metrics', 'former_metrics')] -%}
+    select event_type
+    from (
+        select metric, event_type, aggregation, value_property, dimensions, filter from {{ one }}
+        except
+        select metric, event_type, aggregation, value_property, dimensions, filter from {{ other }}
+    ) as differing
+    {{ 'union' if not loop.last }}
+    {% endfor %}
+)
+
+select distinct
+    greatest(events.landed_hour, booked.landed_hour),
+    events.tenant_id,
+    events.event_type,
+    {{ hour_of('events.occurred_at') }},
+    true
+from ledger.usage_events as events
+inner join changed on events.event_type = changed.event_type
+left join ledger.voids
+    on events.occurred_at = voids.occurred_at and events.fingerprint = voids.fingerprint
+cross join lateral (
+    -- an event is booked in its own landing hour, and taken back in the later of the two
+    select events.landed_hour
+    union
+    select voids.landed_hour
+    where voids.landed_hour is not null
+) as booked (landed_hour)
+on conflict (landed_hour, tenant_id, event_type, event_hour) do update set released = true;
+
+-- 4. A new version if the content differs from the last one's; then the drafts are of yesterday.
 with content as (
     {% for table, fields in tables.items() -%}
     select

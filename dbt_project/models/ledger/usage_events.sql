@@ -266,4 +266,13 @@ select distinct
     event_type,
     {{ hour_of('occurred_at') }} as event_hour
 from booked
-on conflict do nothing
+on conflict do nothing;
+
+-- 8. The hours are posted. Those that were before keep their time: a second run changes no row.
+update landing.hours
+set posted_at = '{{ run_started_at }}'::timestamptz
+where
+    landed_hour >= {{ window_start() }}
+    and landed_hour < {{ window_end() }}
+    and landed_at is not null
+    and posted_at is null

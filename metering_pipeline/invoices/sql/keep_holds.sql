@@ -1,4 +1,5 @@
--- Writes the holds of this run. A release holds good as long as the detail is the one that was released.
+-- Writes the holds of this run. A release holds good as long as the detail and the draft's total are the
+-- ones that were released: who let a small sum go has not let a large one go.
 insert into invoices.held_invoices as held (
     draft_id, reason, detail, tenant_id, subscription_id, bill_at, total, currency, held_since
 )
@@ -21,6 +22,12 @@ on conflict (draft_id, reason) do update set
     bill_at = excluded.bill_at,
     total = excluded.total,
     currency = excluded.currency,
-    released_by = case when held.detail = excluded.detail then held.released_by end,
-    release_reason = case when held.detail = excluded.detail then held.release_reason end,
-    released_at = case when held.detail = excluded.detail then held.released_at end
+    released_by = case
+        when held.detail = excluded.detail and held.total = excluded.total then held.released_by
+    end,
+    release_reason = case
+        when held.detail = excluded.detail and held.total = excluded.total then held.release_reason
+    end,
+    released_at = case
+        when held.detail = excluded.detail and held.total = excluded.total then held.released_at
+    end

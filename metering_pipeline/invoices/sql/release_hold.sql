@@ -1,4 +1,5 @@
--- Releases the standing holds of a draft, for one reason or all, and keeps for good who did it and why.
+-- Releases the standing holds of a draft, for one reason or all, and keeps for good who did it and why. One by
+-- hand goes by any draft of its subscription and currency.
 with released as (
     update invoices.held_invoices
     set
@@ -6,7 +7,20 @@ with released as (
         release_reason = %(why)s,
         released_at = %(now)s
     where
-        draft_id = %(draft_id)s
+        (
+            draft_id = %(draft_id)s
+            or (
+                reason = 'held_by_hand'
+                and exists (
+                    select 1
+                    from invoices.draft_invoices as drafts
+                    where
+                        drafts.draft_id = %(draft_id)s
+                        and drafts.subscription_id = held_invoices.subscription_id
+                        and drafts.currency = held_invoices.currency
+                )
+            )
+        )
         and reason = coalesce(%(reason)s, reason)
         and released_at is null
     returning *

@@ -282,7 +282,8 @@ metered_events as (
         case
             when metrics.aggregation = 'count' then 1::numeric
             when metrics.value_property is null then events.quantity
-            when pg_input_is_valid(events.properties ->> metrics.value_property, 'numeric')
+            -- plain decimals only, as long as a quantity may be: no exponent, no NaN, no sign but a minus
+            when (events.properties ->> metrics.value_property) ~ '^(-|)[0-9]{1,20}(|[.][0-9]{1,18})$'
                 then (events.properties ->> metrics.value_property)::numeric
         end as value,
         ('x' || encode(substring(uuid_send(events.fingerprint) from 9 for 8), 'hex'))::bit(64)::bigint as event_term,
@@ -315,7 +316,9 @@ latest_events as (
         metric,
         hour,
         dimensions,
-        value as value_latest
+        value as value_latest,
+        occurred_at as latest_at,
+        fingerprint as latest_fingerprint
     from readable_events
     where aggregation = 'latest' and sign > 0
     order by booked_hour, tenant_id, metric, hour, dimensions, occurred_at desc, fingerprint desc
@@ -380,7 +383,11 @@ compared_contributions as (
         and (recomputed.value_max is not distinct from contributions.value_max)
         and (
             contributions.aggregation is distinct from 'latest'
-            or latest_events.value_latest is not distinct from contributions.value_latest
+            or (
+                latest_events.value_latest is not distinct from contributions.value_latest
+                and latest_events.latest_at is not distinct from contributions.latest_at
+                and latest_events.latest_fingerprint is not distinct from contributions.latest_fingerprint
+            )
         ) as passed
     from recomputed
     full outer join contributions using (landed_hour, tenant_id, metric, hour, dimensions)
@@ -491,6 +498,19 @@ merged as (
         coalesce(sum(contributions.value_sum), 0) as value_sum,
         min(contributions.value_min) as value_min,
         max(contributions.value_max) as value_max,
+        max(contributions.latest_at) as latest_at,
+        (
+            array_agg(
+                contributions.latest_fingerprint
+                order by contributions.latest_at desc nulls last, contributions.latest_fingerprint desc
+            )
+        )[1] as latest_fingerprint,
+        (
+            array_agg(
+                contributions.value_latest
+                order by contributions.latest_at desc nulls last, contributions.latest_fingerprint desc
+            )
+        )[1] as value_latest,
         coalesce(sum(contributions.event_digest), 0) as event_digest,
         coalesce(sum(contributions.payload_digest), 0) as payload_digest
     from buckets
@@ -517,7 +537,13 @@ wrong_buckets as materialized (
         or merged.payload_digest <> coalesce(hours.payload_digest, 0)
         or (
             merged.voided_count = 0
-            and (merged.value_min is distinct from hours.value_min or merged.value_max is distinct from hours.value_max)
+            and (
+                merged.value_min is distinct from hours.value_min
+                or merged.value_max is distinct from hours.value_max
+                or merged.value_latest is distinct from hours.value_latest
+                or merged.latest_at is distinct from hours.latest_at
+                or merged.latest_fingerprint is distinct from hours.latest_fingerprint
+            )
         )
 ),
 

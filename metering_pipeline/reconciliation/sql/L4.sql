@@ -26,6 +26,7 @@ rolled_up as (
         tenant_id,
         metric,
         sum(event_count) as rolled_up_count,
+        sum(value_sum) as rolled_up_sum,
         sum(event_digest) as rolled_up_digest,
         sum(payload_digest) as rolled_up_payload_digest
     from rollups.usage_hourly
@@ -42,6 +43,7 @@ assigned as (
         metric,
         event_count,
         0 as unrated_count,
+        value_sum,
         event_digest,
         payload_digest
     from rating.period_usage_daily
@@ -55,6 +57,7 @@ assigned as (
         metric,
         event_count,
         event_count as unrated_count,
+        value_sum,
         event_digest,
         payload_digest
     from rating.unrated_usage
@@ -71,6 +74,7 @@ assigned_sums as (
         metric,
         sum(event_count) as assigned_count,
         sum(unrated_count) as unrated_count,
+        sum(value_sum) as assigned_sum,
         sum(event_digest) as assigned_digest,
         sum(payload_digest) as assigned_payload_digest
     from assigned
@@ -85,10 +89,13 @@ judged_usage as materialized (
         coalesce(rolled_up.rolled_up_count, 0) as rolled_up_count,
         coalesce(assigned_sums.assigned_count, 0) as assigned_count,
         coalesce(assigned_sums.unrated_count, 0) as unrated_count,
+        coalesce(rolled_up.rolled_up_sum, 0) as rolled_up_sum,
+        coalesce(assigned_sums.assigned_sum, 0) as assigned_sum,
         unsettled.tenant_id is not null as is_unsettled,
         unsettled.tenant_id is not null
         or (
             coalesce(rolled_up.rolled_up_count, 0) = coalesce(assigned_sums.assigned_count, 0)
+            and coalesce(rolled_up.rolled_up_sum, 0) = coalesce(assigned_sums.assigned_sum, 0)
             and coalesce(rolled_up.rolled_up_digest, 0) = coalesce(assigned_sums.assigned_digest, 0)
             and coalesce(rolled_up.rolled_up_payload_digest, 0) = coalesce(assigned_sums.assigned_payload_digest, 0)
         ) as passed
@@ -233,7 +240,8 @@ usage_figures as (
             array_agg(
                 jsonb_build_object(
                     'metric', metric, 'rolled_up', rolled_up_count, 'rated', assigned_count - unrated_count,
-                    'unrated', unrated_count
+                    'unrated', unrated_count, 'rolled_up_sum', rolled_up_sum::text,
+                    'assigned_sum', assigned_sum::text
                 )
                 order by metric
             ) filter (where not passed)
