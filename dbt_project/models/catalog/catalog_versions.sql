@@ -1,6 +1,7 @@
 {{ config(materialized='posting', full_refresh=false) }}
 
 {%- set tables = catalog_tables() %}
+{%- set measuring_columns = 'metric, event_type, aggregation, value_property, dimensions, filter' %}
 
 -- Publishes the catalog as a whole: validated, cast, moved in one transaction, so that a reader sees the
 -- old one or the new one. A content not seen before the last time is a new version.
@@ -63,9 +64,13 @@ with changed as (
     {% for one, other in [('former_metrics', 'catalog.metrics'), ('catalog.metrics', 'former_metrics')] -%}
     select event_type
     from (
-        select metric, event_type, aggregation, value_property, dimensions, filter from {{ one }}
+        select
+            {{ measuring_columns }}
+        from {{ one }}
         except
-        select metric, event_type, aggregation, value_property, dimensions, filter from {{ other }}
+        select
+            {{ measuring_columns }}
+        from {{ other }}
     ) as differing
     {{ 'union' if not loop.last }}
     {% endfor %}
