@@ -7,6 +7,7 @@ once. dbt is global to its process, so calls are made one at a time.
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -192,7 +193,13 @@ def _by_resource(arguments: Sequence[str]) -> list[NodeResult]:
     written = project.target_path / "run_results.json"
     # Else a call that fails early would show the last one's results.
     written.unlink(missing_ok=True)
-    resource = DbtCliResource(project_dir=project, profiles_dir=str(project.profiles_dir))
+    resource = DbtCliResource(
+        project_dir=project,
+        profiles_dir=str(project.profiles_dir),
+        dbt_executable=str(
+            Path(sys.executable).parent / "dbt"
+        ),  # the environment may not be active
+    )
     invocation = resource.cli([*arguments], raise_on_error=False, target_path=project.target_path)
     invocation.wait()
     if not written.exists():
