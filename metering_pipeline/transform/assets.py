@@ -118,6 +118,19 @@ def ledger_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
 @dbt_assets(
     manifest=project.manifest_path,
     project=project,
+    name="suspects",
+    select="suspects",
+    dagster_dbt_translator=translator,
+)
+def suspect_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    """Lists events that a producer seems to have stamped anew; unpartitioned, since it looks back."""
+    database = open_database(settings.load())
+    yield from _events(context, run_dbt(database, "run", _selected_models(context)))
+
+
+@dbt_assets(
+    manifest=project.manifest_path,
+    project=project,
     name="rollups",
     select="usage_contributions usage_hourly",
     partitions_def=landing_hours,
@@ -191,19 +204,6 @@ def parts(database: Database, window: Window) -> list[Window]:
     return together
 
 
-@dbt_assets(
-    manifest=project.manifest_path,
-    project=project,
-    name="suspects",
-    select="suspects",
-    dagster_dbt_translator=translator,
-)
-def suspect_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
-    """Lists events that a producer seems to have stamped anew; unpartitioned, since it looks back."""
-    database = open_database(settings.load())
-    yield from _events(context, run_dbt(database, "run", _selected_models(context)))
-
-
 def _run_in_parts(
     context: dg.AssetExecutionContext, window: Window, windows: list[Window]
 ) -> list[NodeResult]:
@@ -212,7 +212,7 @@ def _run_in_parts(
     results: list[NodeResult] = []
     for number, part in enumerate(windows, start=1):
         results = run_dbt(database, "run", models, part)
-        log.info("%s: part %s of %s done (%s)", context.op_def.name, number, len(windows), part)
+        log.info("%s: part %s of %s done", context.op_def.name, number, len(windows))
     return results + run_dbt(database, "build --resource-type test", models, window)
 
 

@@ -89,6 +89,24 @@ def test_a_file_dropped_late_is_landed(january: Pipeline) -> None:
     assert requested(january) == {"requests": Decimal(2)}
 
 
+def test_an_hour_that_a_crash_left_unposted_is_run(january: Pipeline) -> None:
+    from metering_pipeline import settings
+    from metering_pipeline.landing.store import land_hours
+    from metering_pipeline.sensors import late_files, older_files
+
+    january.drop(LANDED, "first.ndjson", [request(ON_TIME, "first")])
+    january.set_clock(LANDED + timedelta(days=30))
+    configured = settings.load()
+    land_hours(january.database.url, configured, LANDED, LANDED, configured.now())
+
+    assert requests(late_files(dg.build_sensor_context())) == [], "beyond its reach"
+    (asked,) = requests(older_files(dg.build_sensor_context()))
+    assert asked.partition_key == "2026-01-10T05"
+    january.set_clock(LANDED + timedelta(days=30, hours=1))
+    (again,) = requests(older_files(dg.build_sensor_context()))
+    assert again.run_key != asked.run_key, "tried again an hour later if that run failed"
+
+
 def test_usage_beyond_the_lookback_gets_a_run_of_its_own(january: Pipeline) -> None:
     from metering_pipeline.sensors import late_arrivals
 
