@@ -38,7 +38,7 @@ def run_demo(console: Console, fresh: bool) -> None:
         run_job,
     )
     from metering_pipeline.generate import generate
-    from metering_pipeline.landing.store import list_hours
+    from metering_pipeline.landing.listing import list_hours
     from metering_pipeline.postgres import open_database
     from metering_pipeline.status import print_status
 

@@ -9,7 +9,7 @@ import dagster as dg
 from metering_pipeline import settings
 from metering_pipeline.jobs import catalog, hourly
 from metering_pipeline.jobs import late_arrivals as late_arrivals_job
-from metering_pipeline.landing.store import list_hours
+from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.partitions import HOUR_FORMAT
 from metering_pipeline.postgres import open_database
 from metering_pipeline.settings import HOUR, hour_of
@@ -36,7 +36,7 @@ def _runs_for_waiting_hours(
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
     """A run for each closed hour with files not landed, or landed and never posted to the ledger."""
     now = configured.now()
-    listing = list_hours(open_database(configured).url, configured, now)
+    listing = list_hours(open_database(configured).url, configured, now, since)
     waiting = sorted({*listing.unlanded_hours, *listing.unposted_hours})
     hours = [hour for hour in waiting if since <= hour < hour_of(now) - HOUR]
     if not hours:

@@ -1,3 +1,29 @@
+{# The copies that files of the window hold, by a relation of these files: (file_id, file_key). #}
+{% macro landed_copies(files, condition=none) -%}
+select
+        case when events.void then 'void' else 'event' end as kind,
+        events.tenant_id,
+        events.event_type,
+        events.occurred_at,
+        events.correlation_id,
+        {{ fingerprint('events') }} as fingerprint,
+        {{ payload_hash('events') }} as payload_hash,
+        events.quantity,
+        events.properties,
+        events.landed_hour,
+        events.file_id,
+        events.line_number,
+        {{ files }}.file_key
+    from {{ source('landing', 'usage_events') }} as events
+    inner join {{ files }} on events.file_id = {{ files }}.file_id
+    where
+        events.landed_hour >= {{ window_start() }}
+        and events.landed_hour < {{ window_end() }}
+        {%- if condition %}
+        and {{ condition }}
+        {%- endif %}
+{%- endmacro %}
+
 {# The columns of a ledger row from a relation with an event's columns, in the tables' order. #}
 {% macro ledger_columns(relation=none) -%}
 {%- set prefix = relation ~ '.' if relation else '' -%}

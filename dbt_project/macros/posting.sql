@@ -13,6 +13,10 @@
     {{ run_hooks(pre_hooks, inside_transaction=False) }}
     {{ run_hooks(pre_hooks, inside_transaction=True) }}
     {% call statement('lock') %}
+        {% if pre_hooks | rejectattr('transaction') | list -%}
+            -- such a hook ends the transaction by a text that the driver does not read, and so begins no other
+            begin;
+        {% endif -%}
         select pg_advisory_xact_lock({{ pipeline_lock() }});
         -- a batch is sorted and grouped in memory: one writer at a time, so it is bounded
         set local work_mem = '192MB'

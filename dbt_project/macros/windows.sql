@@ -8,6 +8,12 @@
     {{ _window_edge('event_time_end') }}
 {%- endmacro %}
 
+{% macro window_is_one_hour() -%}
+    {%- set read = modules.datetime.datetime.fromisoformat -%}
+    {%- set edges = [invocation_args_dict.get('event_time_start'), invocation_args_dict.get('event_time_end')] -%}
+    {{ return(edges[0] and edges[1] and read(edges[1] | string) - read(edges[0] | string) == modules.datetime.timedelta(hours=1)) }}
+{%- endmacro %}
+
 {% macro _window_edge(flag) -%}
     {%- set edge = invocation_args_dict.get(flag) -%}
     {%- if execute and flags.WHICH in ('run', 'build', 'test', 'compile', 'show') and not edge -%}

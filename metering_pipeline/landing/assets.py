@@ -5,7 +5,8 @@ import logging
 import dagster as dg
 
 from metering_pipeline import settings
-from metering_pipeline.landing.store import land_hours, list_hours
+from metering_pipeline.landing.listing import list_hours
+from metering_pipeline.landing.store import land_hours
 from metering_pipeline.partitions import HOUR_FORMAT, landing_hours, run_window
 from metering_pipeline.postgres import open_database
 from metering_pipeline.settings import HOUR
@@ -57,7 +58,7 @@ def usage_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
     deps=[usage_events],
     description=(
         "Every landing hour from the first on, empty ones too, as the newest listing of the landing root "
-        "found it. Sealed: its end and the settle time have passed and every file seen there is landed. "
+        "found it, and which landed files are missing there. Sealed: its end and the settle time have passed and every file seen there is landed. "
         "Invoices wait until the hours up to their cut-off are sealed."
     ),
 )
@@ -65,12 +66,14 @@ def hours() -> dg.MaterializeResult[None]:
     configured = settings.load()
     listing = list_hours(open_database(configured).url, configured, configured.now())
     waiting = [hour.strftime(HOUR_FORMAT) for hour in listing.unlanded_hours]
-    unknown = [f"{each}" for each in listing.unknown]
+    unknown = [f"{each.path}: {each.problem}" for each in listing.unknown]
     return dg.MaterializeResult(
         metadata={
             "hours": listing.hours,
             "hours sealed": listing.sealed,
             "hours with files not landed yet": ", ".join(waiting) or "none",
-            "what cannot be landed": ", ".join(unknown) or "none",
+            "what cannot be landed": "\n".join(unknown) or "none",
+            "files landed and missing now": listing.missing,
+            "of these": "\n".join(listing.missing_sample) or "none",
         }
     )

@@ -8,9 +8,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from metering_pipeline.landing import canonical
 from metering_pipeline.landing.reasons import Reason, Refused
@@ -33,9 +31,8 @@ FIELDS = (
 )
 REQUIRED_FIELDS = FIELDS[:4]
 
-
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT_BYTES)]
-_CLOUD_EVENT = b'{"specversion"'
+_NOT_OF_A_CLOUD_EVENT = frozenset(FIELDS) - {"void"}
+"""Beside ``data`` these would be extension attributes, and a quantity among them would not count."""
 
 
 class Event(NamedTuple):
@@ -107,75 +104,9 @@ def properties_text(text: str) -> str:
     return written
 
 
-class _Line(msgspec.Struct, gc=False, forbid_unknown_fields=True):
-    """A canonical event as nearly every line has it; whatever does not fit is looked at exactly."""
-
-    tenant_id: _Name
-    event_type: _Name
-    occurred_at: str
-    correlation_id: _Name
-    quantity: Any = msgspec.UNSET
-    properties: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
-    void: bool | msgspec.UnsetType = msgspec.UNSET
-
-
-_decode_line = canonical.decoder(_Line).decode
-
-
 def _parse(line: bytes, limits: Limits) -> Event:
     if len(line) > MAX_LINE_BYTES:
         raise _too_long()
-    # ASCII without escapes and without DEL: no text can hold a control character, and its length
-    # in characters, which the decoder checks, is its length in bytes.
-    if (
-        line.isascii()
-        and b"\\" not in line
-        and b"\x7f" not in line
-        and not line.startswith(_CLOUD_EVENT)
-    ):
-        try:
-            decoded = _decode_line(line)
-        except (msgspec.DecodeError, RecursionError):
-            return _parse_exactly(line, limits)
-        return _plain_event(decoded, line, limits)
-    return _parse_exactly(line, limits)
-
-
-def _plain_event(decoded: _Line, line: bytes, limits: Limits) -> Event:
-    keys = 4
-    quantity, properties, void = _ONE, "{}", False
-    instant = _instant(decoded.occurred_at, "occurred_at")
-    if decoded.properties is not msgspec.UNSET:
-        keys += 1
-        properties = canonical.object_text(decoded.properties, line, "properties")
-    if decoded.quantity is not msgspec.UNSET:
-        keys += 1
-        quantity = canonical.decimal_of(decoded.quantity, "quantity")
-    if decoded.void is not msgspec.UNSET:
-        keys += 1
-        void = decoded.void
-    colons = (
-        keys
-        + properties.count(":")
-        + decoded.tenant_id.count(":")
-        + decoded.event_type.count(":")
-        + decoded.occurred_at.count(":")
-        + decoded.correlation_id.count(":")
-    )
-    canonical.refuse_duplicate_keys(line, colons)
-    _check_range(instant, limits)
-    return Event(
-        decoded.tenant_id,
-        decoded.event_type,
-        instant,
-        decoded.correlation_id,
-        quantity,
-        properties,
-        void,
-    )
-
-
-def _parse_exactly(line: bytes, limits: Limits) -> Event:
     fields = canonical.decode(line)
     if type(fields) is not dict:
         raise Refused(
@@ -227,6 +158,10 @@ def _cloud_event(fields: dict[str, object], line: bytes, limits: Limits) -> Even
     if void is not None and type(void) is not bool:
         raise Refused(Reason.WRONG_TYPE, "void must be true or false")
     for name, value in fields.items():
+        if name in _NOT_OF_A_CLOUD_EVENT:
+            raise Refused(
+                Reason.UNKNOWN_FIELD, f"a CloudEvent has its {name} elsewhere; see its mapping"
+            )
         if name != "data" and isinstance(value, (dict, list)):
             raise Refused(Reason.INVALID_CLOUDEVENT, f"attribute {name[:60]!r} must not be nested")
     canonical.refuse_duplicate_keys(line, canonical.count_colons(fields))

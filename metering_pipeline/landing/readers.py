@@ -14,35 +14,29 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from metering_pipeline.landing import events
-from metering_pipeline.landing.canonical import MAX_FRACTION_DIGITS
+from metering_pipeline.landing import columns, events
 from metering_pipeline.landing.events import MAX_LINE_BYTES, Event, Limits, Rejection
-from metering_pipeline.landing.reasons import Reason, Refused
+from metering_pipeline.landing.reasons import Reason
 
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 1 << 20
 BATCH_ROWS = 16_384
+REREAD_BYTES = 16 << 20
+"""Of a CSV file, so many bytes after quotes left open are read again; then a record ends with its line.
+Else a small file of nothing but open quotes would be read for hours."""
 KEPT_BYTES = 4096
 """Of a record that is too long, and of an unreadable file, so many first bytes are kept."""
 
 _BLANKS = b" \t\r"
 
-QUANTITY = pa.decimal128(38, MAX_FRACTION_DIGITS)
-INSTANT = pa.timestamp("us", "UTC")
-SCHEMA = pa.schema(
-    [
-        ("line_number", pa.int64()),
-        ("tenant_id", pa.string()),
-        ("event_type", pa.string()),
-        ("occurred_at", INSTANT),
-        ("correlation_id", pa.string()),
-        ("quantity", QUANTITY),
-        ("properties", pa.string()),
-        ("void", pa.bool_()),
-    ]
-)
+FEW_RECORDS = 16
+"""So few lines, among which one is in doubt, are looked at one by one."""
+
+SCHEMA = pa.schema([pa.field("line_number", pa.int64()), *columns.SCHEMA])
+
+
+Numbers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class UnreadableFile(Exception):
@@ -130,8 +124,8 @@ def _rejected(number: int, rejection: Rejection, raw: bytes) -> RejectedRecord:
 # Lines
 
 
-def _blocks(stream: IO[bytes] | gzip.GzipFile) -> Iterator[list[bytes]]:
-    """The lines of a file, some at a time, without their newlines.
+def _blocks(stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+    """The file in blocks of whole lines.
 
     Of a line longer than MAX_LINE_BYTES more than so many bytes come out, but not the whole line.
     """
@@ -141,28 +135,73 @@ def _blocks(stream: IO[bytes] | gzip.GzipFile) -> Iterator[list[bytes]]:
         if first:
             block = block.removeprefix(b"\xef\xbb\xbf")
             first = False
-        lines = (rest + block).split(b"\n")
-        rest = lines.pop()[: MAX_LINE_BYTES + 1]
-        yield lines
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield rest + block[:end]
+            rest = b""
+        rest = (rest + block[end:])[: MAX_LINE_BYTES + 1]
     if rest:
-        yield [rest]
+        yield rest
 
 
 def _read_ndjson(stream: IO[bytes] | gzip.GzipFile, limits: Limits) -> Iterator[Chunk]:
-    parse = events.parse
-    last_number = 0
-    for lines in _blocks(stream):
-        accepted = _Columns()
-        add = accepted.add
-        rejected: list[RejectedRecord] = []
-        for number, line in enumerate(lines, last_number + 1):
-            outcome = parse(line, limits)
-            if isinstance(outcome, Event):
-                add(number, outcome)
-            elif line.strip(_BLANKS):
-                rejected.append(_rejected(number, outcome, line))
-        last_number += len(lines)
-        yield Chunk(accepted.batch(), rejected)
+    first_number = 1
+    for block in _blocks(stream):
+        rows = block.count(b"\n") + (not block.endswith(b"\n"))
+        yield from _lines(block, np.arange(first_number, first_number + rows), limits)
+        first_number += rows
+
+
+def _lines(block: bytes, numbers: Numbers, limits: Limits) -> Iterator[Chunk]:
+    """A block decided as a whole or, if anything in it is in doubt, in ever smaller groups of its lines."""
+    decided = columns.of_lines(block, limits)
+    if decided is not None and decided.good.all():
+        yield _chunk(decided, numbers)
+        return
+    lines = block.removesuffix(b"\n").split(b"\n")
+    # An escape makes no group better by being smaller; a blank line is no record.
+    plain = np.array([b"\\" not in line and line.strip(_BLANKS) != b"" for line in lines])
+    doubtful = np.flatnonzero(~plain).tolist()
+    yield from _groups(lines, numbers, np.flatnonzero(plain), limits, doubtful)
+    yield _lines_one_by_one(lines, numbers, sorted(doubtful), limits)
+
+
+def _groups(
+    lines: list[bytes], numbers: Numbers, places: Numbers, limits: Limits, doubtful: list[int]
+) -> Iterator[Chunk]:
+    """The lines at these places, halved until what is in doubt stands among few; these are handed back."""
+    if len(places) <= FEW_RECORDS:
+        doubtful.extend(places.tolist())
+        return
+    decided = columns.of_lines(b"\n".join([lines[place] for place in places]), limits)
+    if decided is None:
+        middle = len(places) // 2
+        yield from _groups(lines, numbers, places[:middle], limits, doubtful)
+        yield from _groups(lines, numbers, places[middle:], limits, doubtful)
+        return
+    doubtful.extend(places[~decided.good].tolist())
+    yield _chunk(decided, numbers[places])
+
+
+def _chunk(decided: columns.Columns, numbers: Numbers) -> Chunk:
+    """The good rows of what was decided as a whole."""
+    whole = pa.RecordBatch.from_arrays([pa.array(numbers), *decided.arrays], schema=SCHEMA)
+    return Chunk(whole if decided.good.all() else whole.filter(pa.array(decided.good)), [])
+
+
+def _lines_one_by_one(
+    lines: list[bytes], numbers: Numbers, places: list[int], limits: Limits
+) -> Chunk:
+    accepted = _Columns()
+    rejected: list[RejectedRecord] = []
+    for place in places:
+        line = lines[place]
+        outcome = events.parse(line, limits)
+        if isinstance(outcome, Event):
+            accepted.add(int(numbers[place]), outcome)
+        elif len(line) > MAX_LINE_BYTES or line.strip(_BLANKS):
+            rejected.append(_rejected(int(numbers[place]), outcome, line))
+    return Chunk(accepted.batch(), rejected)
 
 
 def _read_gzip(stream: IO[bytes], limits: Limits) -> Iterator[Chunk]:
@@ -183,10 +222,13 @@ class _CsvLines:
     """Feeds physical lines to the CSV reader, and remembers those of the record being read."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._lines = (line for lines in _blocks(stream) for line in lines)
+        self._lines = (
+            line for block in _blocks(stream) for line in block.removesuffix(b"\n").split(b"\n")
+        )
         self._returned: list[bytes] = []
         self._number = 0
         self._record_bytes = 0
+        self._reread_bytes = 0
         self.record: list[bytes] = []
 
     def __iter__(self) -> "_CsvLines":
@@ -195,6 +237,8 @@ class _CsvLines:
     def __next__(self) -> str:
         if self.is_too_long:
             raise csv.Error(events.TOO_LONG)
+        if self.record and self._reread_bytes > REREAD_BYTES:
+            raise csv.Error("a quote is left open, as too often in this file")
         line = self._returned.pop() if self._returned else next(self._lines)
         self._number += 1
         self._record_bytes += len(line) + bool(self.record)
@@ -220,6 +264,7 @@ class _CsvLines:
     def return_all_but_first(self) -> None:
         """A quote left open swallows the lines that follow: let them be records of their own."""
         self._returned.extend(reversed(self.record[1:]))
+        self._reread_bytes += self._record_bytes
         self._number -= len(self.record) - 1
         del self.record[1:]
 
@@ -229,14 +274,14 @@ def _read_csv(stream: IO[bytes], limits: Limits) -> Iterator[Chunk]:
     csv.field_size_limit(MAX_LINE_BYTES)
     lines = _CsvLines(stream)
     reader = csv.reader(lines, strict=True)
-    columns = _csv_header(reader)
+    header = _csv_header(reader)
     accepted = _Columns()
     rejected: list[RejectedRecord] = []
     size = 0
     while True:
         lines.begin_record()
         try:
-            outcome = _csv_outcome(next(reader), columns, lines, limits)
+            outcome = _csv_outcome(next(reader), header, lines, limits)
         except csv.Error as error:
             outcome = _csv_error(error, lines)
         except StopIteration:
@@ -254,17 +299,17 @@ def _read_csv(stream: IO[bytes], limits: Limits) -> Iterator[Chunk]:
 
 def _csv_header(reader: Iterator[list[str]]) -> list[str]:
     try:
-        columns = next(reader, [])
+        header = next(reader, [])
     except csv.Error as error:
         raise UnreadableFile(f"the CSV header cannot be read: {error}") from None
-    _check_columns(columns, "CSV header")
-    return columns
+    _check_columns(header, "CSV header")
+    return header
 
 
-def _check_columns(columns: list[str], place: str) -> None:
-    missing = [name for name in events.REQUIRED_FIELDS if name not in columns]
-    unknown = [name for name in columns if name not in events.FIELDS]
-    if missing or unknown or len(set(columns)) < len(columns):
+def _check_columns(names: list[str], place: str) -> None:
+    missing = [name for name in events.REQUIRED_FIELDS if name not in names]
+    unknown = [name for name in names if name not in events.FIELDS]
+    if missing or unknown or len(set(names)) < len(names):
         raise UnreadableFile(
             f"the {place} must name {', '.join(events.REQUIRED_FIELDS)} and may name"
             f" {', '.join(events.FIELDS[4:])}, each once; missing: {', '.join(missing) or 'none'};"
@@ -273,18 +318,18 @@ def _check_columns(columns: list[str], place: str) -> None:
 
 
 def _csv_outcome(
-    cells: list[str], columns: list[str], lines: _CsvLines, limits: Limits
+    cells: list[str], header: list[str], lines: _CsvLines, limits: Limits
 ) -> Event | Rejection | None:
     """None for a blank line, which is no record."""
     if lines.is_too_long:
         return Rejection(Reason.LINE_TOO_LONG, events.TOO_LONG)
-    if len(cells) != len(columns):
+    if len(cells) != len(header):
         if not lines.raw.strip(_BLANKS):
             return None
         return Rejection(
-            Reason.INVALID_CSV, f"{len(cells)} cells, the header has {len(columns)}; send them all"
+            Reason.INVALID_CSV, f"{len(cells)} cells, the header has {len(header)}; send them all"
         )
-    row = {column: _cell(cell) for column, cell in zip(columns, cells, strict=True)}
+    row = {column: _cell(cell) for column, cell in zip(header, cells, strict=True)}
     return events.from_row(row, limits)
 
 
@@ -310,8 +355,6 @@ def _csv_error(error: csv.Error, lines: _CsvLines) -> Rejection:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_CONTROL_CHARACTERS = r"[\x00-\x1f\x7f\x{80}-\x{9f}]"
-_TEXTS = ("tenant_id", "event_type", "correlation_id")
 
 
 def _read_parquet(stream: IO[bytes], limits: Limits) -> Iterator[Chunk]:
@@ -363,110 +406,23 @@ def _fits(column: str, kind: pa.DataType) -> bool:
 
 def _parquet_chunks(batch: pa.RecordBatch, first_row: int, limits: Limits) -> Iterator[Chunk]:
     """Whole columns at once; the rows that are in any doubt one by one, by the exact rules."""
-    arrays, good = _columns_at_once(batch, limits)
-    if arrays is not None:
-        numbers = pa.array(np.arange(first_row, first_row + batch.num_rows))
-        whole = pa.RecordBatch.from_arrays([numbers, *arrays], schema=SCHEMA)
-        if good.all():
-            yield Chunk(whole, [])
-            return
-        yield Chunk(whole.filter(pa.array(good)), [])
-    yield _rows_one_by_one(batch, np.flatnonzero(~good).tolist(), first_row, limits)
+    numbers = np.arange(first_row, first_row + batch.num_rows)
+    decided = columns.of_table(batch, limits)
+    if decided is None:
+        yield _rows_one_by_one(batch, np.arange(batch.num_rows), first_row, limits)
+        return
+    yield _chunk(decided, numbers)
+    if not decided.good.all():
+        yield _rows_one_by_one(batch, np.flatnonzero(~decided.good), first_row, limits)
 
 
-def _columns_at_once(
-    batch: pa.RecordBatch, limits: Limits
-) -> tuple[list[pa.Array] | None, "np.ndarray[Any, np.dtype[np.bool_]]"]:
-    good = np.ones(batch.num_rows, bool)
-    try:
-        batch.validate(full=True)
-        columns = {name: batch.column(name) for name in batch.schema.names}
-        texts = {name: _plain_text(columns[name]) for name in _TEXTS}
-        instants = _microseconds(columns["occurred_at"])
-        quantities = _quantities(columns.get("quantity"), batch.num_rows)
-        voids = _filled(columns.get("void"), pa.bool_(), False, batch.num_rows)
-    except pa.ArrowException:
-        return None, ~good
-    for array in texts.values():
-        good &= _true(
-            pc.and_(
-                pc.greater(pc.binary_length(array), 0),
-                pc.less_equal(pc.binary_length(array), events.MAX_TEXT_BYTES),
-            )
-        )
-        good &= ~_true(pc.match_substring_regex(array, _CONTROL_CHARACTERS))
-    earliest, end = (pa.scalar(instant, INSTANT) for instant in limits)
-    good &= _true(pc.and_(pc.greater_equal(instants, earliest), pc.less(instants, end)))
-    properties = _properties(columns.get("properties"), good)
-    return [
-        texts["tenant_id"],
-        texts["event_type"],
-        instants,
-        texts["correlation_id"],
-        quantities,
-        properties,
-        voids,
-    ], good
-
-
-def _true(mask: pa.Array) -> "np.ndarray[Any, np.dtype[np.bool_]]":
-    return mask.fill_null(False).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
-
-
-def _microseconds(array: pa.Array) -> pa.Array:
-    """Instants in UTC, cut off to the microsecond. Raises ArrowInvalid for texts."""
-    if not pa.types.is_timestamp(array.type):
-        raise pa.ArrowInvalid("texts are read one by one")
-    # The values count from 1970 in UTC whatever the zone; without it no zone's rules are asked for.
-    naive = array.view(pa.timestamp(array.type.unit))
-    return pc.floor_temporal(naive, unit="microsecond").cast(pa.timestamp("us")).view(INSTANT)
-
-
-def _plain_text(array: pa.Array) -> pa.Array:
-    return array.cast(pa.string())
-
-
-def _filled(array: pa.Array | None, kind: pa.DataType, value: object, rows: int) -> pa.Array:
-    filling = pa.scalar(value, kind)
-    return pa.repeat(filling, rows) if array is None else array.cast(kind).fill_null(filling)
-
-
-def _quantities(array: pa.Array | None, rows: int) -> pa.Array:
-    """Exact decimals, 1 where absent. Raises ArrowInvalid if any must be looked at one by one."""
-    if array is not None and not (
-        pa.types.is_decimal(array.type)
-        or pa.types.is_integer(array.type)
-        or array.null_count == rows
-    ):
-        raise pa.ArrowInvalid("texts and floats are read one by one")
-    if array is not None and array.null_count == rows:
-        array = None
-    return _filled(array, QUANTITY, 1, rows)
-
-
-def _properties(array: pa.Array | None, good: "np.ndarray[Any, np.dtype[np.bool_]]") -> pa.Array:
-    """Canonical texts; clears ``good`` where there is none."""
-    if array is None:
-        return pa.repeat("{}", len(good))
-    written: list[str | None] = []
-    for row, text in enumerate(_plain_text(array).to_pylist()):
-        try:
-            written.append("{}" if text is None else events.properties_text(text))
-        except Refused:
-            good[row] = False
-            written.append(None)
-    return pa.array(written, pa.string())
-
-
-def _rows_one_by_one(
-    batch: pa.RecordBatch, rows: list[int], first_row: int, limits: Limits
-) -> Chunk:
-    taken = batch.take(pa.array(rows, pa.int64()))
-    columns = {name: _values(taken.column(name)) for name in taken.schema.names}
+def _rows_one_by_one(batch: pa.RecordBatch, rows: Numbers, first_row: int, limits: Limits) -> Chunk:
+    places = pa.array(rows)
+    values_of = {name: _values(batch.column(name), places) for name in batch.schema.names}
     accepted = _Columns()
     rejected: list[RejectedRecord] = []
-    for position, row in enumerate(rows):
-        values = {name: column[position] for name, column in columns.items()}
+    for position, row in enumerate(rows.tolist()):
+        values = {name: column[position] for name, column in values_of.items()}
         outcome = events.from_row(values, limits)
         if isinstance(outcome, Event):
             accepted.add(first_row + row, outcome)
@@ -476,20 +432,21 @@ def _rows_one_by_one(
     return Chunk(accepted.batch(), rejected)
 
 
-def _values(array: pa.Array) -> list[object]:
+def _values(array: pa.Array, places: pa.Array) -> list[object]:
     """Python values that lose nothing; instants as datetimes, bytes where text is not UTF-8."""
+    if pa.types.is_string_view(array.type):  # which cannot be taken from as it is
+        array = array.cast(pa.binary_view()).cast(pa.large_binary())
+    array = array.take(places)
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_timestamp(array.type):
         per_second = _UNITS_PER_SECOND[array.type.unit]
         return [_instant(value, per_second) for value in array.cast(pa.int64()).to_pylist()]
-    if pa.types.is_string_view(array.type):
-        array = array.cast(pa.binary_view())
-    elif pa.types.is_large_string(array.type):
+    if pa.types.is_large_string(array.type):
         array = array.cast(pa.large_binary())
     elif pa.types.is_string(array.type):
         array = array.cast(pa.binary())
-    else:
+    elif not pa.types.is_large_binary(array.type):
         return array.to_pylist()  # type: ignore[no-any-return]
     return [_text_or_bytes(value) for value in array.to_pylist()]
 

@@ -4,20 +4,22 @@
 producer's claim. A file's key is its path relative to the root, so a moved root lands nothing twice.
 """
 
+import copy
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import pyarrow as pa
 from pyarrow import fs
 
 from metering_pipeline.errors import MeteringError
-from metering_pipeline.settings import parse_hour
+from metering_pipeline.settings import HOUR, parse_hour
 
 EXTENSIONS = (".ndjson", ".ndjson.gz", ".json", ".parquet", ".csv")
 IGNORED_PREFIXES = (".", "_")
@@ -31,7 +33,13 @@ IN_MEMORY_BYTES = 64 << 20
 NEVER_MODIFIED = datetime(1970, 1, 1, tzinfo=UTC)
 """Stands for the modification time where a store keeps none: then only the size tells."""
 
+KEYS_A_CALL = 1000
+"""How many keys an object store lists in one call, whatever their folders."""
+
 _COPY_BYTES = 1 << 20
+_FETCH_BYTES = 8 << 20
+"""An object store is asked for so much at once: each request costs a round trip."""
+_GCS_RETRY_SECONDS = 15
 _FOLDER = re.compile(r"landed_hour=(\d{4}-\d\d-\d\dT\d\d)")
 
 
@@ -73,36 +81,36 @@ class Contents:
 
 
 class Source:
-    """A landing root. Raises SourceError when it is not there."""
+    """A landing root. Raises SourceError when it is not there or cannot be read."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        if "://" in url:
-            filesystem, path = fs.FileSystem.from_uri(url)
-        else:
-            filesystem, path = fs.LocalFileSystem(), str(Path(url).resolve())
-        # A misspelt root would otherwise look like hours without usage, and they would be billed.
-        if filesystem.get_file_info(path).type != fs.FileType.Directory:
-            raise SourceError(
-                f"the landing root {url} is not there; create it or correct METERING_LANDING_URL"
-            )
+        self._url = url
+        self._shown = _without_secrets(url)
+        with self._explained():
+            filesystem, path = _open(url)
+        self._in_folders = filesystem.type_name == "local"
+        self._root, self._root_path = filesystem, path
+        self._expect_root()
         self._files = fs.SubTreeFileSystem(path, filesystem)
 
     def list_all(self) -> Contents:
         """Everything below the root, by one listing."""
-        contents = Contents()
-        for info in self._files.get_file_info(fs.FileSelector("", recursive=True)):
-            _sort_in(info, contents)
-        return _in_order(contents)
+        return self._list([""])
 
     def list_hour(self, landed_hour: datetime) -> Contents:
         """One hour's folder; empty if there is none."""
-        folder = f"landed_hour={landed_hour:%Y-%m-%dT%H}"
-        contents = Contents()
-        selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
-        for info in self._files.get_file_info(selector):
-            _sort_in(info, contents)
-        return _in_order(contents)
+        return self._list([_folder(landed_hour)])
+
+    def list_since(self, since: datetime, last: datetime, files: int) -> Contents:
+        """The folders of the hours from since to last, and perhaps others.
+
+        A directory costs a call a folder. So does an object store, but it lists a whole root of
+        few files, about so many as given, in fewer calls.
+        """
+        hours = [since + number * HOUR for number in range((last - since) // HOUR + 1)]
+        if not self._in_folders and files <= KEYS_A_CALL * len(hours):
+            return self.list_all()
+        return self._list([_folder(hour) for hour in hours])
 
     @contextmanager
     def snapshot(self, file: SourceFile) -> Iterator[Snapshot]:
@@ -110,30 +118,135 @@ class Source:
 
         Raises SourceError when the file is not, or no longer, what was listed.
         """
+        # asked for the folder here: that there is none, or a full one, is no fault of the file
+        folder = tempfile.gettempdir()
+        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES, dir=folder) as stream:
+            try:
+                with self._explained(file.key):
+                    digest, size = self._copy(file, stream)
+                    info = self._files.get_file_info(file.key)
+            except FileNotFoundError:
+                raise self._changed(file, "is gone since it was listed") from None
+            if info.type == fs.FileType.NotFound:
+                raise self._changed(file, "is gone since it was listed")
+            listed = (file.size_bytes, file.size_bytes, self._told(file.modified))
+            if (size, info.size, self._told(info.mtime or NEVER_MODIFIED)) != listed:
+                raise self._changed(file, "changed while it was read")
+            stream.seek(0)
+            yield Snapshot(stream, digest, size)
+
+    def _list(self, folders: Sequence[str]) -> Contents:
+        contents = Contents()
+        with self._explained():
+            for folder in folders:
+                selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
+                for info in self._files.get_file_info(selector):
+                    _sort_in(info, contents)
+        if not contents.files:
+            self._expect_root()
+        return _in_order(contents)
+
+    def _expect_root(self) -> None:
+        """A misspelt or vanished root would look like hours without usage, and they would be billed."""
+        with self._explained():
+            found = self._root.get_file_info(self._root_path).type
+        if found != fs.FileType.Directory:
+            raise SourceError(
+                f"the landing root {self._shown} is not there, or no directory; correct"
+                " METERING_LANDING_URL, or create it (in an object store: the bucket, and a first"
+                " file below the prefix)"
+            )
+
+    def _copy(self, file: SourceFile, target: IO[bytes]) -> tuple[str, int]:
         digest = hashlib.sha256()
         size = 0
-        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES) as copy:
-            try:
-                with self._files.open_input_stream(file.key, compression=None) as stream:
-                    while block := stream.read(_COPY_BYTES):
-                        digest.update(block)
-                        copy.write(block)
-                        size += len(block)
-                info = self._files.get_file_info(file.key)
-            except FileNotFoundError:
-                raise _changed(file) from None
-            listed = (file.size_bytes, file.size_bytes, file.modified)
-            if (size, info.size, info.mtime or NEVER_MODIFIED) != listed:
-                raise _changed(file)
-            copy.seek(0)
-            yield Snapshot(copy, digest.hexdigest(), size)
+        fetch = None if self._in_folders else _FETCH_BYTES
+        with self._files.open_input_stream(file.key, compression=None, buffer_size=fetch) as stream:
+            # no further than it was listed: a file that is written to meanwhile may never end
+            while size <= file.size_bytes and (block := stream.read(_COPY_BYTES)):
+                digest.update(block)
+                target.write(block)
+                size += len(block)
+        return digest.hexdigest(), size
+
+    def _told(self, modified: datetime) -> datetime:
+        """Object stores tell a file's time in seconds, and some of them more exactly in listings."""
+        return modified if self._in_folders else modified.replace(microsecond=0)
+
+    def _changed(self, file: SourceFile, what: str) -> SourceError:
+        return SourceError(
+            f"{self._place(file.key)} {what}; nothing of its hour was landed. Land the hour again;"
+            " let producers write under a name ending in .tmp and rename"
+        )
+
+    def _place(self, key: str) -> str:
+        return f"{self._shown.partition('?')[0].rstrip('/')}/{key}"
+
+    @contextmanager
+    def _explained(self, key: str = "") -> Iterator[None]:
+        """What Arrow and the stores report as errors, as one that says what to do."""
+        place = self._place(key) if key else f"the landing root {self._shown}"
+        try:
+            yield
+        except FileNotFoundError:
+            if key:
+                raise
+            raise SourceError(f"{place} changed while it was listed; list it again") from None
+        except (OSError, pa.ArrowException) as error:
+            # not as its cause: the client's own words may hold the URL with its secrets
+            detail = str(error).replace(self._url, self._shown)
+            advice = "make it readable" if isinstance(error, PermissionError) else _advice(detail)
+            raise SourceError(f"{place} cannot be read: {advice}. {detail}") from None
 
 
-def _changed(file: SourceFile) -> SourceError:
-    return SourceError(
-        f"{file.key} changed while it was read; nothing of its hour was landed. Let producers write"
-        " under a name ending in .tmp and rename, then land the hour again"
-    )
+def _open(url: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a URL and the path in it, with clients that give up within seconds."""
+    if "://" not in url:
+        return fs.LocalFileSystem(), str(Path(url).resolve())
+    if url.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in url:
+        url += f"{'&' if '?' in url else '?'}retry_limit_seconds={_GCS_RETRY_SECONDS}"
+    filesystem, path = fs.FileSystem.from_uri(url)
+    if not path:
+        raise pa.ArrowInvalid("Missing bucket name")
+    # The S3 client made from a URL tries a silent server for minutes; a copy is made by the
+    # constructor, whose client tries three times.
+    return copy.copy(filesystem), path.rstrip("/") or path
+
+
+def _without_secrets(url: str) -> str:
+    """The URL without what stands before its @, and without queries that look like secrets."""
+    url = re.sub(r"(?<=://).*@", "***@", url)
+    return re.sub(r"(?i)((?:key|secret|token|password|signature)[^=&]*=)[^&]*", r"\1***", url)
+
+
+def _advice(detail: str) -> str:
+    """What to do, judged by the words of an error of Arrow or a store's client."""
+    for words, advice in _ADVICE:
+        if re.search(words, detail, re.IGNORECASE):
+            return advice
+    return "check METERING_LANDING_URL, the store and its credentials"
+
+
+_ADVICE = (
+    (
+        "cannot parse uri|unrecognized filesystem|unexpected query|unsupported hostname|bucket name",
+        "METERING_LANDING_URL is a directory, or a URL as s3://bucket/prefix (an @, / or space in a"
+        " secret is written %40, %2F, %20)",
+    ),
+    (
+        "access.?denied|permission|forbidden|unauthorized|signature|access.?key|credential|token",
+        "the store refuses the credentials, or there are none; set AWS_ACCESS_KEY_ID and"
+        " AWS_SECRET_ACCESS_KEY (or the store's own), and let them list and read",
+    ),
+    (
+        "no space left",
+        "free some space in the temporary folder, or name another as TMPDIR",
+    ),
+    (
+        "network_connection|resolve|connect|timeout|unavailable",
+        "the store does not answer; check the network and the URL's endpoint_override",
+    ),
+)
 
 
 def _ignored(name: str) -> bool:
@@ -164,6 +277,10 @@ def _sort_in(info: fs.FileInfo, contents: Contents) -> None:
         contents.files.setdefault(hour, []).append(file)
         return
     contents.unknown.append(Unknown(info.path, hour, problem))
+
+
+def _folder(landed_hour: datetime) -> str:
+    return f"landed_hour={landed_hour:%Y-%m-%dT%H}"
 
 
 def _folder_hour(name: str) -> datetime | None:

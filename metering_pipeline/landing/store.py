@@ -1,24 +1,25 @@
 """Landing hours in the database: one transaction an hour, nothing lost, nothing twice."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import psycopg
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
 
 from metering_pipeline.landing import readers
+from metering_pipeline.landing.columns import INSTANT
 from metering_pipeline.landing.events import Limits
+from metering_pipeline.landing.listing import unreadable
 from metering_pipeline.landing.readers import Chunk, RejectedRecord, UnreadableFile
-from metering_pipeline.landing.sources import Contents, Source, SourceFile, Unknown
+from metering_pipeline.landing.sources import Source, SourceFile, Unknown
 from metering_pipeline.postgres import PIPELINE_LOCK
-from metering_pipeline.settings import HOUR, Settings, hour_of
+from metering_pipeline.settings import HOUR, Settings
 
 Progress = Callable[[str], object]
 """Called with a line of text after each landing hour."""
@@ -26,12 +27,10 @@ Progress = Callable[[str], object]
 REJECTED_BYTES = 8 << 20
 """Rejected records are written whenever they have gathered so many bytes: memory stays bounded."""
 
-EVENTS_SCHEMA = pa.schema(
-    [("landed_hour", readers.INSTANT), ("file_id", pa.int64()), *readers.SCHEMA]
-)
+EVENTS_SCHEMA = pa.schema([("landed_hour", INSTANT), ("file_id", pa.int64()), *readers.SCHEMA])
 REJECTED_SCHEMA = pa.schema(
     [
-        ("landed_hour", readers.INSTANT),
+        ("landed_hour", INSTANT),
         ("file_id", pa.int64()),
         ("line_number", pa.int64()),
         ("reason", pa.string()),
@@ -39,31 +38,6 @@ REJECTED_SCHEMA = pa.schema(
         ("raw_line", pa.binary()),
     ]
 )
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a listing of the landing root found and wrote into ``landing.hours``."""
-
-    hours: int
-    """Hours from the first hour to the present one, each with a row."""
-    sealed: int
-    """Of these, the sealed ones."""
-    unlanded_hours: tuple[datetime, ...]
-    """Hours with files that are not landed, or whose size or modification time is another since."""
-    unposted_hours: tuple[datetime, ...]
-    """Hours that are over, and landed, but not posted to the ledger since."""
-    unknown: tuple[Unknown, ...]
-    """What lies below the root and cannot be landed, unreadable files included; an hour that holds
-    such a thing is not sealed."""
-    files: dict[datetime, list[SourceFile]] = field(repr=False)
-
-    def digest_of(self, landed_hour: datetime) -> str:
-        """A digest of the hour's files as listed: it changes when a file appears or changes."""
-        described = repr(
-            [(f.key, f.size_bytes, f.modified) for f in self.files.get(landed_hour, [])]
-        )
-        return hashlib.sha256(described.encode()).hexdigest()[:32]
 
 
 @dataclass
@@ -85,150 +59,6 @@ class LandedHour:
             f" {self.files_unchanged} unchanged, {self.accepted:,} events accepted,"
             f" {self.rejected:,} rejected"
         )
-
-
-def list_hours(url: str, settings: Settings, now: datetime) -> Listing:
-    """List the whole landing root and write ``landing.hours``, one row an hour, in one transaction.
-
-    Rows reach from the first hour to that of ``now``. Raises SourceError, psycopg.Error.
-    """
-    contents = Source(settings.landing_root).list_all()
-    last_hour = hour_of(now)
-    unknown = contents.unknown + _outside(contents, settings.first_hour, last_hour)
-    files = {
-        hour: found
-        for hour, found in contents.files.items()
-        if settings.first_hour <= hour <= last_hour
-    }
-    listed = [file for found in files.values() for file in found]
-    with psycopg.connect(url, autocommit=True) as connection, connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(%s)", (PIPELINE_LOCK,))
-        as_listed = {
-            "file_keys": [file.key for file in listed],
-            "sizes": [file.size_bytes for file in listed],
-            "modified": [file.modified for file in listed],
-            "hours": [file.landed_hour for file in listed],
-        }
-        unknown += [
-            _unreadable(key, hour.astimezone(UTC), detail)
-            for key, hour, detail in connection.execute(_UNREADABLE, as_listed)
-        ]
-        [(hours, sealed, unlanded, unposted)] = connection.execute(
-            _LIST_HOURS,
-            as_listed
-            | {
-                "unlandable": [each.landed_hour for each in unknown if each.landed_hour],
-                "first_hour": settings.first_hour,
-                "last_hour": last_hour,
-                "sealed_until": now - timedelta(minutes=settings.settle_minutes) - HOUR,
-                "now": now,
-            },
-        ).fetchall()
-    unlanded_hours = tuple(hour.astimezone(UTC) for hour in unlanded)
-    unposted_hours = tuple(hour.astimezone(UTC) for hour in unposted)
-    return Listing(hours, sealed, unlanded_hours, unposted_hours, tuple(unknown), files)
-
-
-def _unreadable(file_key: str, landed_hour: datetime, detail: str) -> Unknown:
-    """Nothing of the file counts, so the hour's usage is not complete: replace or remove the file."""
-    return Unknown(file_key, landed_hour, f"unreadable: {detail}")
-
-
-def _outside(contents: Contents, first_hour: datetime, last_hour: datetime) -> list[Unknown]:
-    """Folders of hours that have no place yet, or no longer."""
-    return [
-        Unknown(
-            f"landed_hour={hour:%Y-%m-%dT%H}",
-            hour,
-            "the hour lies before METERING_FIRST_HOUR; move its files to a later folder"
-            if hour < first_hour
-            else "the hour has not begun; it is landed when it has",
-        )
-        for hour in sorted(contents.files)
-        if not first_hour <= hour <= last_hour
-    ]
-
-
-_UNREADABLE = """
-with listed as (
-    select *
-    from unnest(
-        %(file_keys)s::text[], %(sizes)s::bigint[], %(modified)s::timestamptz[], %(hours)s::timestamptz[]
-    ) as listed (file_key, size_bytes, modified_at, landed_hour)
-)
-
-select
-    listed.file_key,
-    listed.landed_hour,
-    rejected.detail
-from listed
-inner join landing.files
-    on listed.file_key = files.file_key
-    and listed.size_bytes = files.size_bytes
-    and listed.modified_at = files.modified_at
-    and files.superseded_by is null
-inner join landing.rejected_events as rejected
-    on files.file_id = rejected.file_id
-    and rejected.line_number = 0
-    and rejected.reason = 'unreadable_file'
-order by listed.file_key collate "C"
-"""
-
-_LIST_HOURS = """
-with listed as (
-    select *
-    from unnest(
-        %(file_keys)s::text[], %(sizes)s::bigint[], %(modified)s::timestamptz[], %(hours)s::timestamptz[]
-    ) as listed (file_key, size_bytes, modified_at, landed_hour)
-),
-
-by_hour as (
-    select
-        listed.landed_hour,
-        count(*) as file_count,
-        bool_and(files.file_id is not null) as all_landed
-    from listed
-    left join landing.files
-        on listed.file_key = files.file_key
-        and listed.size_bytes = files.size_bytes
-        and listed.modified_at = files.modified_at
-        and files.superseded_by is null
-    group by listed.landed_hour
-),
-
-written as (
-    insert into landing.hours as hours (landed_hour, file_count, listed_at, sealed)
-    select
-        hour,
-        coalesce(by_hour.file_count, 0),
-        %(now)s::timestamptz,
-        hour <= %(sealed_until)s::timestamptz
-        and coalesce(by_hour.all_landed, true)
-        and hour <> all (%(unlandable)s::timestamptz[])
-    from generate_series(
-        %(first_hour)s::timestamptz, %(last_hour)s::timestamptz, interval '1 hour'
-    ) as hour
-    left join by_hour on hour = by_hour.landed_hour
-    on conflict (landed_hour) do update
-        set file_count = excluded.file_count, listed_at = excluded.listed_at, sealed = excluded.sealed
-    returning hours.landed_hour, hours.landed_at, hours.posted_at, hours.sealed
-)
-
-select
-    count(*),
-    count(*) filter (where written.sealed),
-    array(select by_hour.landed_hour from by_hour where not by_hour.all_landed order by 1),
-    array(
-        select unposted.landed_hour
-        from written as unposted
-        where
-            unposted.landed_at is not null
-            and unposted.posted_at is null
-            and unposted.landed_hour < %(last_hour)s::timestamptz
-        order by 1
-    )
-from written
-"""
 
 
 def land_hour(
@@ -372,7 +202,7 @@ class Store:
         )
         details = dict(rows)
         return tuple(
-            _unreadable(file.key, file.landed_hour, details[file.key])
+            unreadable(file.key, file.landed_hour, details[file.key])
             for file in files
             if file.key in details
         )
@@ -400,7 +230,7 @@ class Store:
             ingest = _Ingest(self._cursor, file.landed_hour, file_id)
             self._execute("savepoint unread")
             try:
-                ingest.run(readers.read(file.key, snapshot.stream, limits))
+                ingest.run(_ahead(readers.read(file.key, snapshot.stream, limits)))
             except UnreadableFile as error:
                 self._execute("rollback to savepoint unread")
                 ingest = _Ingest(self._cursor, file.landed_hour, file_id)
@@ -481,12 +311,21 @@ class Store:
         )
 
 
+def _ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The chunks, each read while the one before it is written."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader") as reader:
+        coming = reader.submit(next, chunks, None)
+        while (chunk := coming.result()) is not None:
+            coming = reader.submit(next, chunks, None)
+            yield chunk
+
+
 class _Ingest:
     """Streams one file's chunks into the tables, within the caller's transaction."""
 
     def __init__(self, cursor: dbapi.Cursor, landed_hour: datetime, file_id: int) -> None:
         self._cursor = cursor
-        self._landed_hour = pa.scalar(landed_hour, readers.INSTANT)
+        self._landed_hour = pa.scalar(landed_hour, INSTANT)
         self._file_id = pa.scalar(file_id, pa.int64())
         self.accepted = 0
         self.rejected = 0

@@ -12,6 +12,7 @@ create table landing.hours (
 
 -- One row a file version. The current version of a key is the one not superseded. modified_at is the file's
 -- own time when it was landed or last found to have the same content: another one means to look again.
+-- missing_since: a listing did not find the file of this current version in the landing root; it counts on.
 create table landing.files (
     file_id bigint generated always as identity primary key,
     file_key text collate "C" not null,
@@ -24,10 +25,12 @@ create table landing.files (
     future_tolerance_minutes integer not null,
     superseded_by bigint references landing.files,
     landed_at timestamptz not null,
-    modified_at timestamptz not null
+    modified_at timestamptz not null,
+    missing_since timestamptz
 );
 create unique index files_current_version on landing.files (file_key) where superseded_by is null;
 create index files_by_hour on landing.files (landed_hour);
+create index files_missing on landing.files (landed_hour) where missing_since is not null;
 
 -- Every valid event as received. Append-only; the quantity is exact, the properties are canonical JSON text.
 create table landing.usage_events (

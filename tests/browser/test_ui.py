@@ -24,7 +24,7 @@ from metering_pipeline import postgres
 from metering_pipeline import settings as settings_module
 from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.generate import GeneratedTotals, generate
-from metering_pipeline.landing.store import list_hours
+from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.settings import PROJECT_ROOT
 
 pytestmark = pytest.mark.browser

@@ -14,8 +14,9 @@ import pytest
 
 from metering_pipeline.generate import Shares, generate
 from metering_pipeline.landing import readers, store
+from metering_pipeline.landing.listing import Listing, list_hours
 from metering_pipeline.landing.sources import Source, SourceError, SourceFile
-from metering_pipeline.landing.store import LandedHour, land_hour, land_hours, list_hours
+from metering_pipeline.landing.store import LandedHour, land_hour, land_hours
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database
 from metering_pipeline.settings import HOUR, Settings
@@ -59,7 +60,7 @@ class Landing:
     def land(self, hour: datetime = AT, now: datetime = NOW) -> LandedHour:
         return land_hour(self.database.url, self.settings, hour, now)
 
-    def listing(self, now: datetime = NOW) -> store.Listing:
+    def listing(self, now: datetime = NOW) -> Listing:
         return list_hours(self.database.url, self.settings, now)
 
     def query(self, statement: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:

@@ -12,7 +12,8 @@ import pytest
 from metering_pipeline import postgres, settings
 from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.generate import GeneratedTotals, Shares, generate
-from metering_pipeline.landing.store import land_hours, list_hours
+from metering_pipeline.landing.listing import list_hours
+from metering_pipeline.landing.store import land_hours
 from metering_pipeline.partitions import Window
 from metering_pipeline.settings import HOUR
 from tests.scenarios.conftest import Pipeline

@@ -1,6 +1,7 @@
 """The rules of an event, at each of their edges."""
 
 import json
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from metering_pipeline.landing import events
 from metering_pipeline.landing.events import Event, Limits, Rejection, parse
 from metering_pipeline.landing.reasons import Reason, Refused
+from metering_pipeline.settings import PROJECT_ROOT
 
 HOUR = datetime(2026, 1, 31, 13, tzinfo=UTC)
 LIMITS = Limits.of_hour(HOUR, date(2020, 1, 1), 60)
@@ -400,7 +402,7 @@ def test_canonical_text_equals_an_independent_one(
     assert events.properties_text(text) == expected
     assert events.properties_text(expected) == expected
     assert events.properties_text(json.dumps(dict(reversed(properties.items())))) == expected
-    # A line says the same as the text alone, on the quick way and on the exact one.
+    # A line says the same as the text alone.
     assert accepted(with_text("properties", text)).properties == expected
 
 
@@ -411,38 +413,18 @@ def test_any_line_is_decided(text: bytes) -> None:
     assert isinstance(parse(text, LIMITS), Rejection)
 
 
-FRAGMENTS = st.sampled_from(
-    [
-        '"tenant_id":"acme"',
-        '"tenant_id":""',
-        '"tenant_id":"\x7f"',
-        '"event_type":"a:b"',
-        '"event_type":7',
-        '"occurred_at":"2026-01-31T13:05:00Z"',
-        '"occurred_at":"2026-01-31T13:05:00.1234567+01:00"',
-        '"occurred_at":"2126-01-31T13:05:00Z"',
-        '"correlation_id":"é\\u003a"',
-        '"correlation_id":"c:"',
-        '"quantity":1.50',
-        '"quantity":"1e3"',
-        '"quantity":null',
-        '"properties":{"a":":","b":{"c":1,"c":2}}',
-        '"properties":{"a":{"b":[1.0]}}',
-        '"properties":{}',
-        '"void":true',
-        '"void":0',
-        '"extra":1',
-    ]
-)
+PAGE = (PROJECT_ROOT / "docs" / "events.md").read_text()
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(FRAGMENTS, min_size=1, max_size=8), st.booleans())
-def test_the_quick_way_decides_as_the_exact_one(fragments: list[str], complete: bool) -> None:
-    fields = json.dumps(GOOD)[1:-1].split(", ") if complete else []
-    text = ("{" + ",".join(fields + fragments) + "}").encode()
-    try:
-        exact: Event | Rejection = events._parse_exactly(text, LIMITS)
-    except Refused as refused:
-        exact = Rejection(refused.reason, refused.detail)
-    assert parse(text, LIMITS) == exact
+def test_the_page_for_producers_says_what_is_done() -> None:
+    [examples] = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    assert len([accepted(text.encode()) for text in examples.splitlines()]) == 3
+    rows = re.findall(r"^\| `(.+?)` \| `(.+?)` \| `(.+?)` \| `(\w+)` \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 9
+    for taken, canonical_form, refused, reason in rows:
+        if ":" in taken:
+            assert accepted(line(occurred_at=taken)).occurred_at.isoformat() == canonical_form
+            assert rejected(line(occurred_at=refused)) == reason
+        else:
+            assert format(accepted(with_text("quantity", taken)).quantity, "f") == canonical_form
+            assert rejected(with_text("quantity", refused)) == reason

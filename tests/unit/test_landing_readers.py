@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -349,3 +350,15 @@ def test_many_parquet_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     accepted, rejected = read("a.parquet", parquet(table(50, tenant_id=pa.array(tenants))))
     assert lines(accepted) == [row + 1 for row in range(50) if row % 10 != 3]
     assert [line for line, _ in refused(rejected)] == [4, 14, 24, 34, 44]
+
+
+def test_quotes_left_open_in_every_line_are_not_read_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readers, "REREAD_BYTES", 10_000)
+    count = 20_000
+    started = time.process_time()
+    accepted, rejected = read("a.csv", (HEADER + 'x","\n' * count + ROW + "1,{}\n").encode())
+    assert refused(rejected) == [(line, Reason.INVALID_CSV) for line in range(2, count + 2)]
+    assert lines(accepted) == [count + 2]
+    assert time.process_time() - started < 10  # it is a second; in quadratic time a minute

@@ -8,57 +8,17 @@
 -- what the rollups owe from now on. A copy is the owner if it is the smallest by (landed hour, file key,
 -- line), whatever order the hours are posted in; so a second run, or another order, gives the same rows.
 
--- 1. The batch: what the current versions of the files hold.
-create temporary table batch on commit drop as
+-- 1. The files of the window.
+create temporary table current_files on commit drop as
 select
-    case when events.void then 'void' else 'event' end as kind,
-    events.tenant_id,
-    events.event_type,
-    events.occurred_at,
-    events.correlation_id,
-    {{ fingerprint('events') }} as fingerprint,
-    {{ payload_hash('events') }} as payload_hash,
-    trim_scale(events.quantity) as quantity,
-    events.properties,
-    events.landed_hour,
-    events.file_id,
-    events.line_number,
-    files.file_key
-from {{ source('landing', 'usage_events') }} as events
-inner join {{ source('landing', 'files') }} as files on events.file_id = files.file_id
+    file_id,
+    file_key
+from {{ source('landing', 'files') }}
 where
-    events.landed_hour >= {{ window_start() }}
-    and events.landed_hour < {{ window_end() }}
-    and files.superseded_by is null;
+    superseded_by is null
+    and landed_hour >= {{ window_start() }}
+    and landed_hour < {{ window_end() }};
 
--- 2. Post it in order. The unique key refuses every further copy; most of the batch is done here.
-create temporary table accepted (
-    tenant_id text,
-    event_type text,
-    occurred_at timestamptz,
-    fingerprint uuid,
-    landed_hour timestamptz,
-    file_id bigint,
-    line_number bigint
-) on commit drop;
-
-with posted as (
-    insert into {{ this }}
-    select
-        {{ ledger_columns() }}
-    from batch
-    where kind = 'event'
-    order by landed_hour, occurred_at, fingerprint, file_key collate "C", line_number
-    on conflict do nothing
-    returning tenant_id, event_type, occurred_at, fingerprint, landed_hour, file_id, line_number
-)
-
-insert into accepted
-select * from posted;
-
-analyze batch, accepted;
-
--- 3. What must be classified: copies not accepted, voids, and copies of superseded file versions.
 create temporary table superseded on commit drop as
 select
     file_id,
@@ -69,6 +29,67 @@ where
     and landed_hour >= {{ window_start() }}
     and landed_hour < {{ window_end() }};
 
+analyze current_files, superseded;
+
+-- 2. Post their events in order. The unique key refuses every further copy; most of the work is done here.
+create temporary table accepted (
+    tenant_id text,
+    event_type text,
+    occurred_at timestamptz,
+    fingerprint uuid,
+    landed_hour timestamptz,
+    file_id bigint,
+    line_number bigint
+) on commit drop;
+
+with landed as (
+    {{ landed_copies('current_files') }}
+),
+
+posted as (
+    insert into {{ this }}
+    select
+        {{ ledger_columns('landed') }}
+    from landed
+    where kind = 'event'
+    -- every event of a single hour has the same landed_hour: no need to compare it
+    order by {{ 'landed_hour,' if not window_is_one_hour() }} occurred_at, fingerprint, file_key, line_number
+    on conflict do nothing
+    returning tenant_id, event_type, occurred_at, fingerprint, landed_hour, file_id, line_number
+)
+
+insert into accepted
+select * from posted;
+
+-- 3. What must be classified: copies not accepted, voids, and copies of superseded file versions.
+create temporary table remaining on commit drop as
+with landed as (
+    {{ landed_copies('current_files') }}
+)
+
+select landed.*
+from landed
+where not exists (
+    select 1
+    from accepted
+    where accepted.file_id = landed.file_id and accepted.line_number = landed.line_number
+);
+
+analyze remaining;
+
+-- What is posted already stands as it should; on a second run that is nearly everything.
+{% for table in ['usage_events', 'duplicates', 'conflicts', 'voids'] -%}
+delete from remaining
+using ledger.{{ table }}
+where
+    {{ table }}.landed_hour >= {{ window_start() }}
+    and {{ table }}.landed_hour < {{ window_end() }}
+    and {{ table }}.occurred_at = remaining.occurred_at
+    and {{ table }}.fingerprint = remaining.fingerprint
+    and {{ table }}.file_id = remaining.file_id
+    and {{ table }}.line_number = remaining.line_number;
+
+{% endfor -%}
 create temporary table contested on commit drop as
 {% for table in ['usage_events', 'duplicates', 'conflicts', 'voids'] -%}
 select
@@ -82,11 +103,9 @@ where
 union
 {% endfor -%}
 select
-    batch.occurred_at,
-    batch.fingerprint
-from batch
-left join accepted on batch.file_id = accepted.file_id and batch.line_number = accepted.line_number
-where accepted.file_id is null;
+    occurred_at,
+    fingerprint
+from remaining;
 
 analyze contested;
 
@@ -108,14 +127,13 @@ with known as (
     union all
     {% endfor -%}
     select
-        batch.kind,
-        {{ ledger_columns('batch') }}
-    from contested
-    inner join batch on contested.occurred_at = batch.occurred_at and contested.fingerprint = batch.fingerprint
+        kind,
+        {{ ledger_columns('remaining') }}
+    from remaining
 ),
 
 distinct_copies as (
-    -- a copy that is posted already comes again with the batch: the posted row stays
+    -- a copy that is posted already comes again: the posted row stays
     select distinct on (file_id, line_number) *
     from known
     order by file_id, line_number, recorded_at
@@ -145,6 +163,8 @@ select
     end as belongs_to
 from current_copies;
 
+-- without it a table whose size the planner does not know yet would be compared row by row
+create index on copies (file_id, line_number);
 analyze copies;
 
 -- 5. Each copy to its table.
@@ -182,17 +202,11 @@ where file_key in (select superseded.file_key from superseded);
 
 insert into ledger.withdrawn
 with former as (
-    select
-        superseded.file_key,
-        case when events.void then 'void' else 'event' end as kind,
-        events.*,
-        {{ fingerprint('events') }} as fingerprint,
-        {{ payload_hash('events') }} as payload_hash
-    from {{ source('landing', 'usage_events') }} as events
-    inner join superseded on events.file_id = superseded.file_id
-    where
-        events.landed_hour >= {{ window_start() }}
-        and events.landed_hour < {{ window_end() }}
+    {{ landed_copies('superseded') }}
+),
+
+present as (
+    {{ landed_copies('current_files', 'current_files.file_key in (select superseded.file_key from superseded)') }}
 )
 
 select distinct on (former.file_key, former.kind, former.fingerprint)
@@ -202,11 +216,11 @@ select distinct on (former.file_key, former.kind, former.fingerprint)
 from former
 where not exists (
     select 1
-    from batch
+    from present
     where
-        batch.file_key = former.file_key
-        and batch.kind = former.kind
-        and batch.fingerprint = former.fingerprint
+        present.file_key = former.file_key
+        and present.kind = former.kind
+        and present.fingerprint = former.fingerprint
 )
 order by former.file_key, former.kind, former.fingerprint, former.file_id desc, former.line_number;
 
