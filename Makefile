@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test ui bench lint check
+.PHONY: help install demo test soak ui bench lint check
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -15,6 +15,9 @@ demo: $(INSTALLED) ## sample usage through the whole pipeline: invoices, and the
 
 test: $(INSTALLED) ## the whole test suite, on a PostgreSQL of its own
 	@$(BIN)/python -m pytest
+
+soak: $(INSTALLED) ## random histories, and kills at random moments: an hour
+	@$(BIN)/python -m tests.soak histories kills server-kills
 
 ui: $(INSTALLED) ## Dagster's web page and daemon on the home's database
 	@$(BIN)/metering ui

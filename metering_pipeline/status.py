@@ -1,13 +1,28 @@
 """The pipeline's state at a glance, for ``metering status`` and the demo's end."""
 
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import psycopg
+from psycopg import sql
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from metering_pipeline.reconciliation.findings import (
+    FINDINGS,
+    Finding,
+    Found,
+    Hours,
+    newest_hours,
+)
 from metering_pipeline.reconciliation.laws import law_state
+
+COUNTED_BYTES = 256 << 20
+"""A table up to this size is counted; a larger one is estimated, and the figure says so."""
+
+SAMPLES = 2
 
 FIGURES = """
 select
@@ -17,14 +32,16 @@ select
     (select count(*) from landing.files where superseded_by is null) as files,
     (select coalesce(sum(accepted_count), 0) from landing.files where superseded_by is null) as accepted,
     (select coalesce(sum(rejected_count), 0) from landing.files where superseded_by is null) as rejected,
-    (select count(*) from ledger.usage_events) as owned,
-    (select count(*) from ledger.duplicates) as duplicates,
     (select count(*) from ledger.conflicts) as conflicts,
     (select count(*) from ledger.voids) as voids,
     (select count(*) from ledger.withdrawn) as withdrawn,
+    (
+        select count(*)
+        from landing.hours
+        where landed_at is not null and posted_at is null
+    ) as unposted,
     (select count(*) from ledger.pending) as pending,
     (select count(*) from rollups.late_arrivals) as late_arrivals,
-    (select count(*) from rollups.usage_hourly) as buckets,
     (select coalesce(sum(event_count), 0) from rollups.unmetered_events) as unmetered,
     (select coalesce(sum(event_count), 0) from rollups.unreadable_values) as unreadable,
     (select count(*) from rating.unrated_usage) as unrated,
@@ -46,16 +63,18 @@ def print_status(console: Console, connection: psycopg.Connection) -> bool:
     stages.add_row(
         "landing",
         f"{row['accepted']:,} records accepted, {row['rejected']:,} rejected, {row['files']:,} files in "
-        f"{row['hours_with_files']:,} of {row['hours']:,} hours ({row['hours_sealed']:,} sealed)",
+        f"{row['hours_with_files']:,} of {row['hours']:,} hours ({row['hours_sealed']:,} sealed, "
+        f"{row['unposted']:,} not posted)",
     )
     stages.add_row(
         "ledger",
-        f"{row['owned']:,} events once, {row['duplicates']:,} duplicates, {row['conflicts']:,} conflicts, "
+        f"{_size(connection, 'ledger', 'usage_events')} events once, "
+        f"{_size(connection, 'ledger', 'duplicates')} duplicates, {row['conflicts']:,} conflicts, "
         f"{row['voids']:,} voids, {row['withdrawn']:,} withdrawn",
     )
     stages.add_row(
         "rollups",
-        f"{row['buckets']:,} hourly buckets; {row['pending']:,} keys pending, {row['late_arrivals']:,} of them "
+        f"{_size(connection, 'rollups', 'usage_hourly')} hourly buckets; {row['pending']:,} keys pending, {row['late_arrivals']:,} of them "
         f"beyond the lookback; {row['unmetered']:,} events unmetered, {row['unreadable']:,} values unreadable",
     )
     stages.add_row(
@@ -65,7 +84,84 @@ def print_status(console: Console, connection: psycopg.Connection) -> bool:
         "invoices", f"{row['drafts']:,} drafts, {row['issued']:,} issued, {row['held']:,} held"
     )
     console.print(stages)
+    print_findings(console, connection)
     return print_laws(console, connection)
+
+
+def _size(connection: psycopg.Connection, schema: str, table: str) -> str:
+    """How many rows a table has: counted, or for a large one the planner's estimate, which costs nothing.
+
+    A partition that was never analyzed is counted in any case.
+    """
+    parts = connection.execute(
+        """
+        select nspname, relname, pg_table_size(pg_class.oid), reltuples::bigint
+        from pg_partition_tree(to_regclass(format('%%I.%%I', %s::text, %s::text)))
+        inner join pg_class on pg_class.oid = relid
+        inner join pg_namespace on pg_namespace.oid = relnamespace
+        where isleaf
+        """,
+        (schema, table),
+    ).fetchall()
+    large = sum(size for _, _, size, _ in parts) > COUNTED_BYTES
+    if not large:
+        return f"{_count(connection, schema, table):,}"
+    rows = sum(known if known >= 0 else _count(connection, *name) for *name, _, known in parts)
+    return f"about {round(rows, 3 - len(str(rows))):,}"
+
+
+def _count(connection: psycopg.Connection, schema: str, table: str) -> int:
+    query = sql.SQL("select count(*) from {}").format(sql.Identifier(schema, table))
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
+
+
+def print_findings(console: Console, connection: psycopg.Connection) -> None:
+    """Print what came in beside the events that count, with the newest of each. Nothing where nothing is."""
+    newest = newest_hours(connection)
+    lines = [
+        line
+        for finding in FINDINGS
+        for line in _finding_lines(connection, finding, finding.hours(newest))
+    ]
+    if not lines:
+        return
+    console.print("What came in beside the events that count", style="italic")
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    console.print()
+
+
+def _finding_lines(
+    connection: psycopg.Connection, finding: Finding, hours: Hours
+) -> Iterator[Text]:
+    counts = finding.counts(connection, hours)
+    if not counts:
+        return
+    style = "bold" if finding.ordinary else "bold yellow"
+    heading = Text(f"{sum(counts.values()):>9,} {finding.name}", style)
+    since = f" landed since {hours.start.astimezone(UTC):%Y-%m-%dT%H}" if hours.start else ""
+    yield heading.append(f"{since}: {finding.says}", "not bold default")
+    for reason, count in counts.items():
+        if reason is not None:
+            yield Text(f"{count:>13,} {reason}")
+        limit = SAMPLES if reason is None and not finding.ordinary else 1
+        for sample in finding.samples(connection, hours, reason, limit):
+            yield from _sample_lines(sample)
+
+
+def _sample_lines(found: Found) -> Iterator[Text]:
+    """Where a record landed, and below it who and when."""
+    place = found.file_key or f"landed_hour={found.landed_hour.astimezone(UTC):%Y-%m-%dT%H}"
+    line = f" line {found.line_number}" if found.line_number is not None else ""
+    yield Text(f"{'':>14}{place}{line}")
+    instant = found.occurred_at.astimezone(UTC).isoformat() if found.occurred_at else ""
+    about = (
+        found.tenant_id, found.event_type, instant.replace("+00:00", "Z"), found.correlation_id,
+        found.detail,
+    )  # fmt: skip
+    if any(about):
+        yield Text(f"{'':>16}{' '.join(each for each in about if each)}", "dim")
 
 
 def print_laws(console: Console, connection: psycopg.Connection) -> bool:

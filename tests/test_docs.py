@@ -70,6 +70,18 @@ def test_commands_and_options_exist(page: Path) -> None:
                 assert [option for option in options if option not in shown.output] == [], line
 
 
+def test_soaks_exist() -> None:
+    from tests.soak.__main__ import cli as soak
+
+    (block,) = (each for each in blocks(PAGES[0].read_text(), "sh") if "tests.soak" in each)
+    for line in block.splitlines():
+        *_, module, command = line.split("#")[0].split(" --")[0].split()
+        options = re.findall(r"--\w+", line.split("#")[0])
+        shown = CliRunner().invoke(soak, [command, "--help"])
+        assert (module, shown.exit_code) == ("tests.soak", 0), line
+        assert [option for option in options if option not in shown.output] == [], line
+
+
 def test_make_targets_exist() -> None:
     makefile = (PROJECT_ROOT / "Makefile").read_text()
     for page in PAGES:

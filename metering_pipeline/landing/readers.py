@@ -22,6 +22,7 @@ from metering_pipeline.landing.reasons import Reason
 
 BLOCK_BYTES = 1 << 20
 BATCH_ROWS = 16_384
+BATCH_BYTES = 16 << 20
 REREAD_BYTES = 16 << 20
 """Of a CSV file, so many bytes after quotes left open are read again; then a record ends with its line.
 Else a small file of nothing but open quotes would be read for hours."""
@@ -159,11 +160,19 @@ def _lines(block: bytes, numbers: Numbers, limits: Limits) -> Iterator[Chunk]:
         yield _chunk(decided, numbers)
         return
     lines = block.removesuffix(b"\n").split(b"\n")
-    # An escape makes no group better by being smaller; a blank line is no record.
-    plain = np.array([b"\\" not in line and line.strip(_BLANKS) != b"" for line in lines])
-    doubtful = np.flatnonzero(~plain).tolist()
-    yield from _groups(lines, numbers, np.flatnonzero(plain), limits, doubtful)
-    yield _lines_one_by_one(lines, numbers, sorted(doubtful), limits)
+    records = [place for place, line in enumerate(lines) if _is_record(line)]
+    # An escape makes no group better by being smaller.
+    doubtful = [place for place in records if b"\\" in lines[place]]
+    plain = [place for place in records if b"\\" not in lines[place]]
+    yield from _groups(lines, numbers, np.array(plain, np.int64), limits, doubtful)
+    doubtful.sort()
+    for start in range(0, len(doubtful), BATCH_ROWS):
+        yield _lines_one_by_one(lines, numbers, doubtful[start : start + BATCH_ROWS], limits)
+
+
+def _is_record(line: bytes) -> bool:
+    """A blank line is none; but of a line that is too long not everything is seen."""
+    return len(line) > MAX_LINE_BYTES or line.strip(_BLANKS) != b""
 
 
 def _groups(
@@ -199,7 +208,7 @@ def _lines_one_by_one(
         outcome = events.parse(line, limits)
         if isinstance(outcome, Event):
             accepted.add(int(numbers[place]), outcome)
-        elif len(line) > MAX_LINE_BYTES or line.strip(_BLANKS):
+        else:
             rejected.append(_rejected(int(numbers[place]), outcome, line))
     return Chunk(accepted.batch(), rejected)
 
@@ -362,14 +371,22 @@ def _read_parquet(stream: IO[bytes], limits: Limits) -> Iterator[Chunk]:
     try:
         file = pq.ParquetFile(stream)
         _check_parquet_columns(file.schema_arrow)
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            yield from _parquet_chunks(batch, first_row, limits)
-            first_row += batch.num_rows
+        for group in range(file.num_row_groups):
+            rows = _rows_at_once(file.metadata.row_group(group))
+            for batch in file.iter_batches(batch_size=rows, row_groups=[group]):
+                yield from _parquet_chunks(batch, first_row, limits)
+                first_row += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableFile(
             f"the Parquet file cannot be read: {message}; write it again"
         ) from None
+
+
+def _rows_at_once(group: pq.RowGroupMetaData) -> int:
+    """Fewer rows where they are large on average. A value that a dictionary repeats weighs little here."""
+    average = group.total_byte_size / max(group.num_rows, 1)
+    return int(max(1, min(BATCH_ROWS, BATCH_BYTES / max(average, 1))))
 
 
 def _check_parquet_columns(schema: pa.Schema) -> None:

@@ -1,21 +1,27 @@
 """The laws and the warnings as asset checks. They show rows; they do not replace them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
 from metering_pipeline import settings
 from metering_pipeline.partitions import Window, tagged_window
 from metering_pipeline.postgres import open_database
+from metering_pipeline.reconciliation import findings
+from metering_pipeline.reconciliation.findings import ALWAYS, Finding, Found, Hours
 from metering_pipeline.reconciliation.laws import LawResult, evaluate
 
 LANDED = dg.AssetKey(["landing", "usage_events"])
+HOURS = dg.AssetKey(["landing", "hours"])
 POSTED = dg.AssetKey(["ledger", "usage_events"])
 SUSPECTS = dg.AssetKey(["ledger", "suspects"])
 ROLLED_UP = dg.AssetKey(["rollups", "usage_hourly"])
 LATE_ARRIVALS = dg.AssetKey(["rollups", "late_arrivals"])
 RATED = dg.AssetKey(["rating", "rated_lines"])
 ISSUED = dg.AssetKey(["invoices", "issued_invoices"])
+
+SAMPLES = 5
+"""Records shown for each reason of a finding."""
 
 
 def law_check(law: str, asset: dg.AssetKey, blocking: bool, about: str) -> dg.AssetChecksDefinition:
@@ -70,6 +76,68 @@ def law_result(law: str, results: Sequence[LawResult]) -> dg.AssetCheckResult:
     )
 
 
+def finding_check(
+    name: str, asset: dg.AssetKey, finding: Finding, advice: str
+) -> dg.AssetChecksDefinition:
+    """A check that warns of a finding, with samples; the advice says what a person can do.
+
+    Of what is standing it warns until it is mended. Of the rest it warns once: in the run of the landing
+    hours that brought it, so that an old one does not hide a new one. Executed by itself: of all there is.
+    """
+
+    @dg.asset_check(
+        asset=asset, name=name, description=f"{finding.name.capitalize()}: {finding.says}."
+    )
+    def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        # a standing one is looked for in runs of billing dates too, whose tags are not hours
+        asked = None if finding.standing else tagged_window(context.run.tags)
+        hours = Hours(asked.start, asked.end) if asked else ALWAYS
+        with open_database(settings.load()).connect() as connection:
+            counts = finding.counts(connection, hours)
+            samples = [
+                sample
+                for reason in counts
+                for sample in finding.samples(connection, hours, reason, SAMPLES)
+            ]
+        return finding_result(counts, samples, advice)
+
+    return check
+
+
+def finding_result(
+    counts: Mapping[str | None, int], samples: Sequence[Found], advice: str
+) -> dg.AssetCheckResult:
+    """Counts by reason and samples as one check result."""
+    found = sum(counts.values())
+    metadata: dict[str, dg.MetadataValue] = {"count": dg.MetadataValue.int(found)}
+    for reason, count in counts.items():
+        if reason is not None:
+            metadata[reason] = dg.MetadataValue.int(count)
+    if samples:
+        metadata["the newest"] = dg.MetadataValue.table(
+            [dg.TableRecord(_shown(sample)) for sample in samples]
+        )
+    return dg.AssetCheckResult(
+        passed=found == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="None." if found == 0 else f"{found:,}. {advice}",
+        metadata=metadata,
+    )
+
+
+def _shown(sample: Found) -> dict[str, str]:
+    return {
+        "file": sample.file_key or "",
+        "line": str(sample.line_number or ""),
+        "reason": sample.reason or "",
+        "tenant": sample.tenant_id or "",
+        "event type": sample.event_type or "",
+        "occurred at": sample.occurred_at.isoformat() if sample.occurred_at else "",
+        "correlation id": sample.correlation_id or "",
+        "detail": sample.detail or "",
+    }
+
+
 def warning_check(
     name: str,
     asset: dg.AssetKey,
@@ -116,22 +184,24 @@ checks: list[dg.AssetChecksDefinition] = [
         "L5", ISSUED, False,
         "Lines = document; the hash chain verifies; issued = an independent rating of the pinned usage.",
     ),
-    warning_check(
-        "no_rejected_events", LANDED,
-        "select count(*) from landing.rejected_events join landing.files using (file_id) where superseded_by is null",
-        "Records that are not valid events.",
+    finding_check(
+        "no_rejected_events", LANDED, findings.REJECTED,
         "See landing.rejected_events: reason and detail say what to mend; land the mended file again.",
     ),
-    warning_check(
-        "no_conflicts", POSTED,
-        "select count(*) from ledger.conflicts",
-        "Copies of an event with another payload than the one counted.",
+    finding_check(
+        "no_vanished_files", HOURS, findings.VANISHED,
+        "If a file was removed by mistake, put it back; to take its usage back, land it again without those lines.",
+    ),
+    finding_check(
+        "no_withdrawn_events", POSTED, findings.WITHDRAWN,
+        "A producer replaced a file that was landed: see ledger.withdrawn. Billed usage becomes an adjustment.",
+    ),
+    finding_check(
+        "no_conflicts", POSTED, findings.CONFLICTS,
         "See ledger.conflicts: ask the producer which is right; correct by a void and a new correlation id.",
     ),
-    warning_check(
-        "no_suspects", SUSPECTS,
-        "select count(*) from ledger.suspects",
-        "Events that look like retries with a new time.",
+    finding_check(
+        "no_suspects", SUSPECTS, findings.SUSPECTS,
         "See ledger.suspects: if the producer stamps its retries anew, void the later ones.",
     ),
     warning_check(

@@ -1,0 +1,94 @@
+"""What ``metering rebuild`` does and prints."""
+
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.table import Table
+
+from metering_pipeline import settings
+from metering_pipeline.postgres import open_database
+from metering_pipeline.progress import step
+from metering_pipeline.reconciliation.rebuild import Comparison, Sample, rebuild_ledger
+from metering_pipeline.settings import HOUR
+
+
+def compare_ledger(
+    console: Console, first: datetime | None, last: datetime | None, repair: bool, samples: int
+) -> bool:
+    """Build the ledger anew from landing, print how it differs, mend it if asked; whether it is well now."""
+    configured = settings.load()
+    with step(console, "The ledger, built anew from landing and compared") as say:
+        comparison = rebuild_ledger(
+            open_database(configured, reading=True),
+            first,
+            last + HOUR if last else None,
+            configured.now(),
+            repair=repair,
+            samples=samples,
+        )
+        say(f"{comparison.days:,} days of usage")
+    print_comparison(console, comparison)
+    return comparison.differing == 0 or comparison.repair is not None
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    """Print each table's figures, the rows that differ, and what was not compared or was mended."""
+    table = Table(title="Ledger against landing", title_justify="left")
+    table.add_column("table")
+    for heading in ("identical", "missing", "extra", "modified"):
+        table.add_column(heading, justify="right")
+    for each in comparison.tables:
+        figures = (each.missing, each.extra, each.modified)
+        differing = [f"[red]{figure:,}[/red]" if figure else "0" for figure in figures]
+        table.add_row(f"ledger.{each.table}", f"{each.identical:,}", *differing)
+    console.print(table)
+    _print_samples(console, comparison)
+    if comparison.waiting_hours:
+        console.print(
+            f"Not compared: {comparison.left_out:,} events with a copy in one of the {comparison.waiting_hours:,} "
+            "landing hours that wait to be posted. Run those (metering run), then compare again."
+        )
+    if comparison.repair is not None:
+        console.print(
+            f"Repaired: {comparison.repair.deleted:,} rows taken out, {comparison.repair.inserted:,} put in; "
+            f"{comparison.repair.pending:,} keys written to ledger.pending. The next run rolls them up; those "
+            "beyond the lookback wait for the job late_arrivals."
+        )
+    elif comparison.differing:
+        console.print(
+            "[red]The ledger is not what landing says.[/red] Nothing was changed; --repair replaces these rows."
+        )
+    else:
+        console.print("The ledger is what landing says, row for row.")
+
+
+def _print_samples(console: Console, comparison: Comparison) -> None:
+    for table in comparison.tables:
+        for difference in ("missing", "extra", "modified"):
+            found = [
+                sample
+                for sample in comparison.samples
+                if (sample.table, sample.difference) == (table.table, difference)
+            ]
+            if not found:
+                continue
+            count = getattr(table, difference)
+            shown = "" if len(found) == count else f" (the first {len(found)} of {count:,})"
+            console.print(f"\n{difference} in ledger.{table.table}{shown}", style="bold")
+            for sample in found:
+                console.print(_line(sample), markup=False, highlight=False, soft_wrap=True)
+    if comparison.samples:
+        console.print()
+
+
+def _line(sample: Sample) -> str:
+    place = sample.file_key or f"(unknown file {sample.file_id})"
+    columns = (
+        f" differs in {', '.join(sample.differing_columns)}" if sample.differing_columns else ""
+    )
+    return (
+        f"  {place} line {sample.line_number}{columns}\n"
+        f"    {sample.tenant_id} {sample.event_type} "
+        f"{sample.occurred_at.astimezone(UTC).isoformat().replace('+00:00', 'Z')} {sample.correlation_id}\n"
+        f"    fingerprint {sample.fingerprint}"
+    )
