@@ -62,7 +62,8 @@ def report(console: Console, results: list[Result]) -> None:
     """Print the results, with the machine."""
     table = Table(title=machine(), title_justify="left")
     for heading in ("size", "step", "events", "wall s", "CPU s", "events/s", "events/CPU s"):
-        table.add_column(heading, justify="left" if heading in ("size", "step") else "right")
+        justify = "left" if heading in ("size", "step") else "right"
+        table.add_column(heading, justify=justify, no_wrap=True)
     for each in results:
         table.add_row(
             each.size,

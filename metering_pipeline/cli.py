@@ -73,7 +73,10 @@ def generate(root: Path | None, first_day: date, days: int, events: int, seed: i
     """Write sample events into a landing root: seeded, with duplicates, late, conflicting and bad lines."""
     from metering_pipeline.generate import generate as write_events
 
-    place = root or Path(settings.load().landing_root)
+    landing_root = str(root or settings.load().landing_root)
+    if "://" in landing_root:
+        raise click.UsageError(f"{landing_root} is no directory of this machine; give one: --root.")
+    place = Path(landing_root)
     totals = write_events(place, first_day=first_day, days=days, events=events, seed=seed)
     console.print(f"{totals.lines:,} lines in {totals.files} files below {place}")
 
@@ -98,7 +101,7 @@ def run(hour: datetime | None, first: datetime | None, last: datetime | None) ->
             run_hours(instance, start, end)
     with open_database(configured, reading=True).connect() as connection:
         print_landed(console, connection, start, end)
-    for each in Source(configured.landing_root).list_all().unknown:
+    for each in Source(configured.landing_root).list_since(start, end).unknown:
         console.print(
             f"not landed: {each.path}: {each.problem}",
             markup=False,

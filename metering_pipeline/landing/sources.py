@@ -101,7 +101,7 @@ class Source:
         """One hour's folder; empty if there is none."""
         return self._list([_folder(landed_hour)])
 
-    def list_since(self, since: datetime, last: datetime, files: int) -> Contents:
+    def list_since(self, since: datetime, last: datetime, files: int = 0) -> Contents:
         """The folders of the hours from since to last, and perhaps others.
 
         A directory costs a call a folder. So does an object store, but it lists a whole root of

@@ -90,7 +90,7 @@ def land_hours(
     while it is read, and adbc_driver_manager.Error; the hours before are landed then.
     """
     source = Source(settings.landing_root)
-    contents = source.list_hour(first) if first == last else source.list_all()
+    contents = source.list_since(first, last)
     hours = {*contents.files, *(each.landed_hour for each in contents.unknown if each.landed_hour)}
     landed: list[LandedHour] = []
     with Store(url, settings, source) as store:

@@ -61,6 +61,8 @@ posted as (
 insert into accepted
 select * from posted;
 
+analyze accepted (file_id, line_number);
+
 -- 3. What must be classified: copies not accepted, voids, and copies of superseded file versions.
 create temporary table remaining on commit drop as
 with landed as (
@@ -196,11 +198,8 @@ order by landed_hour, file_id, line_number
 on conflict do nothing;
 
 {% endfor -%}
--- 6. What only a superseded version held.
-delete from ledger.withdrawn
-where file_key in (select superseded.file_key from superseded);
-
-insert into ledger.withdrawn
+-- 6. What only a superseded version held. What stands as it should keeps its time.
+create temporary table only_former on commit drop as
 with former as (
     {{ landed_copies('superseded') }}
 ),
@@ -223,6 +222,24 @@ where not exists (
         and present.fingerprint = former.fingerprint
 )
 order by former.file_key, former.kind, former.fingerprint, former.file_id desc, former.line_number;
+
+delete from ledger.withdrawn
+where
+    file_key in (select superseded.file_key from superseded)
+    and not exists (
+        select 1
+        from only_former as standing
+        where
+            standing.file_key = withdrawn.file_key
+            and standing.kind = withdrawn.kind
+            and standing.fingerprint = withdrawn.fingerprint
+            and standing.file_id = withdrawn.file_id
+            and standing.line_number = withdrawn.line_number
+    );
+
+insert into ledger.withdrawn
+select * from only_former
+on conflict do nothing;
 
 -- 7. What the rollups owe: every key whose contribution this transaction has changed.
 create temporary table after on commit drop as

@@ -1,5 +1,3 @@
-{{ config(post_hook='alter view {{ this }} set (security_invoker = true)') }}
-
 -- What was landed against what was posted, by landing hour and tenant. The content is compared by a hash of
 -- each row's own columns, so that a row changed behind the pipeline's back shows as modified.
 

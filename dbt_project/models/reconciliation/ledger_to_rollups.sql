@@ -1,5 +1,3 @@
-{{ config(post_hook='alter view {{ this }} set (security_invoker = true)') }}
-
 -- What the ledger says that each landing hour contributed against what stands in the contributions, by landing
 -- hour, tenant and metric. Keys that are pending are a debt and no difference: they are counted beside it.
 

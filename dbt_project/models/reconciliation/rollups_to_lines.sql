@@ -1,5 +1,3 @@
-{{ config(post_hook='alter view {{ this }} set (security_invoker = true)') }}
-
 -- Hourly usage against what became of it, by UTC month, tenant and metric: rated in a slice of a charge, or
 -- unrated with a reason. An unreadable value is no usage of a bucket and is left out.
 

@@ -1,4 +1,4 @@
-{{ config(materialized='view', post_hook='alter view {{ this }} set (security_invoker = true)') }}
+{{ config(materialized='view') }}
 
 -- Usage as the ledger knows it at this moment: clean buckets from the hourly rollup, buckets with a debt
 -- (pending, or touched and not yet merged) read from the ledger.

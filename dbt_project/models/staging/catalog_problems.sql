@@ -1,5 +1,3 @@
-{{ config(materialized='view', post_hook='alter view {{ this }} set (security_invoker = true)') }}
-
 {%- set tables = catalog_tables() %}
 
 -- What is wrong with the catalog as it was loaded, a row a problem: it is not published while there is one.
