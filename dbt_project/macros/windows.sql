@@ -9,9 +9,13 @@
 {%- endmacro %}
 
 {% macro window_is_one_hour() -%}
+    {%- if not execute -%}
+        {{ return(false) }}
+    {%- endif -%}
     {%- set read = modules.datetime.datetime.fromisoformat -%}
-    {%- set edges = [invocation_args_dict.get('event_time_start'), invocation_args_dict.get('event_time_end')] -%}
-    {{ return(edges[0] and edges[1] and read(edges[1] | string) - read(edges[0] | string) == modules.datetime.timedelta(hours=1)) }}
+    {%- set start = read(invocation_args_dict.get('event_time_start') | string) -%}
+    {%- set end = read(invocation_args_dict.get('event_time_end') | string) -%}
+    {{ return(end - start == modules.datetime.timedelta(hours=1)) }}
 {%- endmacro %}
 
 {% macro _window_edge(flag) -%}

@@ -6,25 +6,29 @@ from nothing.
 
 import hashlib
 import json
+import re
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NUMBER = re.compile(r"-?[0-9]{1,20}([.][0-9]{1,18})?")
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the catalog: value_property None counts events."""
+    """A metric of the catalog: without a property it counts events, or sums their quantity."""
 
     name: str
     event_type: str
     value_property: str | None
     dimensions: tuple[str, ...]
+    of_quantity: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,23 @@ class Record:
     def place(self) -> tuple[datetime, str, int]:
         return (self.landed_hour, self.file_key, self.line)
 
-    @property
+    @cached_property
     def occurred_at(self) -> datetime:
         return datetime.fromisoformat(self.event["occurred_at"])
+
+    @cached_property
+    def hour(self) -> datetime:
+        return self.occurred_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
     @property
     def void(self) -> bool:
         return bool(self.event.get("void", False))
 
     @property
+    def kind(self) -> str:
+        return "void" if self.void else "event"
+
+    @cached_property
     def fingerprint(self) -> uuid.UUID:
         micros = (self.occurred_at - EPOCH) // (datetime.resolution)
         fields = (
@@ -59,7 +71,7 @@ class Record:
         )
         return uuid.UUID(bytes=hashlib.sha256("\x1f".join(fields).encode()).digest()[:16])
 
-    @property
+    @cached_property
     def payload_hash(self) -> uuid.UUID:
         quantity = str(self.event.get("quantity", 1))
         properties = json.dumps(
@@ -73,6 +85,37 @@ def low_bits(identifier: uuid.UUID) -> int:
 
 
 @dataclass
+class Landing:
+    """Every version of every file that was landed: by key, oldest first."""
+
+    versions: dict[str, list[list[Record]]] = field(default_factory=dict)
+
+    def land(self, landed_hour: datetime, key: str, events: Sequence[Mapping[str, Any]]) -> None:
+        """Take a file's content; nothing happens if it is that of the newest version."""
+        version = [
+            Record(landed_hour, key, line, each) for line, each in enumerate(events, start=1)
+        ]
+        versions = self.versions.setdefault(key, [])
+        if not versions or versions[-1] != version:
+            versions.append(version)
+
+    def records(self) -> list[Record]:
+        """The records of the current versions."""
+        return [record for versions in self.versions.values() for record in versions[-1]]
+
+    def withdrawn(self) -> list[Record]:
+        """What only superseded versions hold: one record a file, kind and fingerprint, the newest's."""
+        found: dict[tuple[str, str, uuid.UUID], Record] = {}
+        for key, (*superseded, current) in self.versions.items():
+            held = {(each.kind, each.fingerprint) for each in current}
+            for version in superseded:
+                for record in reversed(version):
+                    if (record.kind, record.fingerprint) not in held:
+                        found[key, record.kind, record.fingerprint] = record
+        return list(found.values())
+
+
+@dataclass
 class Ledger:
     """Records by the table they belong to."""
 
@@ -80,6 +123,14 @@ class Ledger:
     duplicates: list[Record]
     conflicts: list[Record]
     voids: list[Record]
+
+    @cached_property
+    def voided(self) -> dict[uuid.UUID, datetime]:
+        """The landing hours of the voids, by fingerprint."""
+        return {void.fingerprint: void.landed_hour for void in self.voids}
+
+    def standing(self) -> list[Record]:
+        return [record for record in self.events if record.fingerprint not in self.voided]
 
 
 def post(records: Sequence[Record]) -> Ledger:
@@ -97,51 +148,115 @@ def post(records: Sequence[Record]) -> Ledger:
     return ledger
 
 
-Figures = tuple[int, Decimal, Decimal | None, Decimal | None, Decimal | None, int, int]
+def suspects(ledger: Ledger, since: datetime) -> set[tuple[Any, ...]]:
+    """Standing events that say what an earlier one says, at another time; with that first one."""
+    requests: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in ledger.standing():
+        if record.occurred_at >= since:
+            names = ("tenant_id", "event_type", "correlation_id")
+            requests[tuple(record.event[name] for name in names)].append(record)
+    found = set()
+    for group in requests.values():
+        first, *others = sorted(group, key=lambda each: (each.occurred_at, each.fingerprint))
+        found |= {(*each.place, each.fingerprint, first.fingerprint) for each in others}
+    return found
+
+
+Figures = tuple[
+    int, Decimal, Decimal | None, Decimal | None, Decimal | None, datetime | None, uuid.UUID | None, int, int
+]  # fmt: skip
+Signed = list[tuple[int, Record]]
+
+
+def booked(ledger: Ledger) -> dict[datetime, Signed]:
+    """By landing hour, what it brings (+1) and what it takes back (-1)."""
+    entries: dict[datetime, Signed] = defaultdict(list)
+    for record in ledger.events:
+        entries[record.landed_hour].append((1, record))
+        if record.fingerprint in ledger.voided:
+            hour = max(record.landed_hour, ledger.voided[record.fingerprint])
+            entries[hour].append((-1, record))
+    return entries
 
 
 def contributions(ledger: Ledger, metrics: Sequence[Metric]) -> dict[tuple[Any, ...], Figures]:
     """Figures by (landed hour, tenant, metric, hour, dimensions as JSON)."""
-    voided = {void.fingerprint: void.landed_hour for void in ledger.voids}
-    signed: dict[tuple[Any, ...], list[tuple[int, Record, Decimal]]] = defaultdict(list)
-    for record in ledger.events:
-        for key, value in _metered(record, metrics):
-            signed[record.landed_hour, *key].append((1, record, value))
-            if record.fingerprint in voided:
-                booked = max(record.landed_hour, voided[record.fingerprint])
-                signed[booked, *key].append((-1, record, value))
-    return {key: _figures(entries) for key, entries in signed.items()}
+    return {
+        (landed_hour, *key): figures
+        for landed_hour, entries in booked(ledger).items()
+        for key, figures in _by_bucket(entries, metrics).items()
+    }
 
 
 def hourly(ledger: Ledger, metrics: Sequence[Metric]) -> dict[tuple[Any, ...], Figures]:
     """Figures by (tenant, metric, hour, dimensions as JSON), of the events that stand."""
-    voided = {void.fingerprint for void in ledger.voids}
-    standing: dict[tuple[Any, ...], list[tuple[int, Record, Decimal]]] = defaultdict(list)
-    for record in ledger.events:
-        if record.fingerprint not in voided:
-            for key, value in _metered(record, metrics):
-                standing[key].append((1, record, value))
-    return {key: _figures(entries) for key, entries in standing.items()}
+    return _by_bucket([(1, record) for record in ledger.standing()], metrics)
 
 
-def _metered(
-    record: Record, metrics: Sequence[Metric]
-) -> list[tuple[tuple[str, str, datetime, str], Decimal]]:
-    hour = record.occurred_at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    properties = record.event.get("properties", {})
-    found = []
-    for metric in metrics:
-        if metric.event_type != record.event["event_type"]:
-            continue
-        if metric.value_property is None:
-            value = Decimal(1)
-        elif metric.value_property in properties:
-            value = Decimal(str(properties[metric.value_property]))
-        else:
-            continue
-        dimensions = json.dumps({name: properties.get(name) for name in metric.dimensions})
-        found.append(((record.event["tenant_id"], metric.name, hour, dimensions), value))
+def daily(ledger: Ledger, metrics: Sequence[Metric]) -> dict[tuple[Any, ...], Figures]:
+    """Figures by (tenant, metric, UTC day, dimensions as JSON), of the events that stand."""
+    standing = [(1, record) for record in ledger.standing()]
+    return {
+        (tenant_id, metric, start.date(), dimensions): figures
+        for (tenant_id, metric, start, dimensions), figures in _by_bucket(
+            standing, metrics, bucket=timedelta(days=1)
+        ).items()
+    }
+
+
+def unreadable(ledger: Ledger, metrics: Sequence[Metric]) -> Counter[tuple[Any, ...]]:
+    """Values that a metric cannot read, by (landed hour, tenant, metric, hour, reason)."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    for landed_hour, entries in booked(ledger).items():
+        for sign, record in entries:
+            for metric in metrics:
+                reason = _value(record, metric)
+                if metric.event_type == record.event["event_type"] and isinstance(reason, str):
+                    tenant_id = record.event["tenant_id"]
+                    found[landed_hour, tenant_id, metric.name, record.hour, reason] += sign
     return found
+
+
+def unmetered(ledger: Ledger, metrics: Sequence[Metric]) -> Counter[tuple[Any, ...]]:
+    """Events whose type no metric reads, by (landed hour, tenant, type, hour)."""
+    types = {metric.event_type for metric in metrics}
+    found: Counter[tuple[Any, ...]] = Counter()
+    for landed_hour, entries in booked(ledger).items():
+        for sign, record in entries:
+            if record.event["event_type"] not in types:
+                event = record.event
+                found[landed_hour, event["tenant_id"], event["event_type"], record.hour] += sign
+    return found
+
+
+def _value(record: Record, metric: Metric) -> Decimal | str:
+    """What the metric reads from the event, or why it cannot."""
+    if metric.of_quantity:
+        return Decimal(str(record.event.get("quantity", 1)))
+    if metric.value_property is None:
+        return Decimal(1)
+    value = record.event.get("properties", {}).get(metric.value_property)
+    if value is None:
+        return "value_missing"
+    return Decimal(str(value)) if NUMBER.fullmatch(str(value)) else "value_not_a_number"
+
+
+def _by_bucket(
+    entries: Signed, metrics: Sequence[Metric], bucket: timedelta = timedelta(hours=1)
+) -> dict[tuple[str, str, datetime, str], Figures]:
+    buckets: dict[tuple[str, str, datetime, str], list[tuple[int, Record, Decimal]]] = defaultdict(
+        list
+    )
+    for sign, record in entries:
+        start = record.hour - (record.hour - EPOCH) % bucket
+        properties = record.event.get("properties", {})
+        for metric in metrics:
+            value = _value(record, metric)
+            if metric.event_type == record.event["event_type"] and isinstance(value, Decimal):
+                dimensions = json.dumps({name: properties.get(name) for name in metric.dimensions})
+                key = (record.event["tenant_id"], metric.name, start, dimensions)
+                buckets[key].append((sign, record, value))
+    return {key: _figures(found) for key, found in buckets.items()}
 
 
 def _figures(entries: list[tuple[int, Record, Decimal]]) -> Figures:
@@ -154,6 +269,8 @@ def _figures(entries: list[tuple[int, Record, Decimal]]) -> Figures:
         min(values, default=None),
         max(values, default=None),
         latest[1] if latest else None,
+        latest[0].occurred_at if latest else None,
+        latest[0].fingerprint if latest else None,
         sum(sign * low_bits(record.fingerprint) for sign, record, _ in entries),
         sum(sign * low_bits(record.payload_hash) for sign, record, _ in entries),
     )

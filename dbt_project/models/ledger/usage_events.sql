@@ -8,78 +8,99 @@
 -- what the rollups owe from now on. A copy is the owner if it is the smallest by (landed hour, file key,
 -- line), whatever order the hours are posted in; so a second run, or another order, gives the same rows.
 
--- 1. The files of the window.
-create temporary table current_files on commit drop as
+{% set in_its_hour -%}
+batch.occurred_at >= {{ window_start() }} and batch.occurred_at < {{ window_end() }}
+{%- endset -%}
+-- 1. The batch: what the current versions of the files hold, each copy numbered in order of ownership.
+-- Hashing is most of the work: workers share it.
+set local parallel_tuple_cost = 0.01;
+
+create temporary table batch on commit drop as
+with landed as (
+    {{ landed_copies('files.superseded_by is null') }}
+)
+
 select
-    file_id,
-    file_key
-from {{ source('landing', 'files') }}
-where
-    superseded_by is null
-    and landed_hour >= {{ window_start() }}
-    and landed_hour < {{ window_end() }};
+    landed.*,
+    row_number() over (
+        partition by landed.occurred_at, landed.fingerprint, landed.kind
+        order by landed.landed_hour, landed.file_key collate "C", landed.line_number
+    ) as copy_number
+from landed;
 
-create temporary table superseded on commit drop as
+-- What the ledger has already of the window's own hours: nearly nothing, unless they were posted before.
+create temporary table present on commit drop as
 select
+    occurred_at,
+    fingerprint,
     file_id,
-    file_key
-from {{ source('landing', 'files') }}
+    line_number
+from {{ this }}
 where
-    superseded_by is not null
-    and landed_hour >= {{ window_start() }}
-    and landed_hour < {{ window_end() }};
+    occurred_at >= {{ window_start() }}
+    and occurred_at < {{ window_end() }};
 
-analyze current_files, superseded;
+analyze batch (file_id), present;
 
--- 2. Post their events in order. The unique key refuses every further copy; most of the work is done here.
+-- 2. Post the first copies. Of the window's own hours it is known which are new; what is late or early is left
+-- to the unique key, at twice the cost a row.
+insert into {{ this }}
+select
+    {{ ledger_columns('batch') }}
+from batch
+where
+    batch.kind = 'event'
+    and batch.copy_number = 1
+    and {{ in_its_hour }}
+    and not exists (
+        select 1
+        from present
+        where present.occurred_at = batch.occurred_at and present.fingerprint = batch.fingerprint
+    )
+-- the batch of a single hour is in order already
+{{ 'order by batch.landed_hour, batch.occurred_at, batch.fingerprint' if not window_is_one_hour() }};
+
 create temporary table accepted (
-    tenant_id text,
-    event_type text,
-    occurred_at timestamptz,
-    fingerprint uuid,
-    landed_hour timestamptz,
     file_id bigint,
     line_number bigint
 ) on commit drop;
 
-with landed as (
-    {{ landed_copies('current_files') }}
-),
-
-posted as (
+with posted as (
     insert into {{ this }}
     select
-        {{ ledger_columns('landed') }}
-    from landed
-    where kind = 'event'
-    -- every event of a single hour has the same landed_hour: no need to compare it
-    order by {{ 'landed_hour,' if not window_is_one_hour() }} occurred_at, fingerprint, file_key, line_number
+        {{ ledger_columns('batch') }}
+    from batch
+    where
+        batch.kind = 'event'
+        and batch.copy_number = 1
+        and not ({{ in_its_hour }})
+    order by batch.landed_hour, batch.occurred_at, batch.fingerprint
     on conflict do nothing
-    returning tenant_id, event_type, occurred_at, fingerprint, landed_hour, file_id, line_number
+    returning file_id, line_number
 )
 
 insert into accepted
 select * from posted;
 
-analyze accepted (file_id, line_number);
+analyze accepted;
 
--- 3. What must be classified: copies not accepted, voids, and copies of superseded file versions.
+-- 3. What must be classified: further copies, voids, and copies of superseded file versions.
 create temporary table remaining on commit drop as
-with landed as (
-    {{ landed_copies('current_files') }}
-)
+select batch.*
+from batch
+left join present on batch.occurred_at = present.occurred_at and batch.fingerprint = present.fingerprint
+left join accepted on batch.file_id = accepted.file_id and batch.line_number = accepted.line_number
+where
+    case
+        when batch.kind = 'void' or batch.copy_number > 1 then true
+        when {{ in_its_hour }} then present.file_id is not null
+        else accepted.file_id is null
+    end
+    and (batch.file_id, batch.line_number) is distinct from (present.file_id, present.line_number);
 
-select landed.*
-from landed
-where not exists (
-    select 1
-    from accepted
-    where accepted.file_id = landed.file_id and accepted.line_number = landed.line_number
-);
+analyze remaining (occurred_at, fingerprint, file_id, line_number);
 
-analyze remaining;
-
--- What is posted already stands as it should; on a second run that is nearly everything.
+-- What is posted already stands as it should; on a second run that is everything.
 {% for table in ['usage_events', 'duplicates', 'conflicts', 'voids'] -%}
 delete from remaining
 using ledger.{{ table }}
@@ -92,6 +113,18 @@ where
     and {{ table }}.line_number = remaining.line_number;
 
 {% endfor -%}
+create temporary table superseded on commit drop as
+select
+    file_id,
+    file_key
+from {{ source('landing', 'files') }}
+where
+    superseded_by is not null
+    and landed_hour >= {{ window_start() }}
+    and landed_hour < {{ window_end() }};
+
+analyze superseded;
+
 create temporary table contested on commit drop as
 {% for table in ['usage_events', 'duplicates', 'conflicts', 'voids'] -%}
 select
@@ -111,10 +144,8 @@ from remaining;
 
 analyze contested;
 
-create temporary table before on commit drop as
-{{ contested_state() }};
-
--- 4. All their copies, but those of superseded versions, in order of ownership.
+-- 4. All their copies, where they stand and where they belong: those of current file versions in order of
+-- ownership, those of superseded versions nowhere.
 create temporary table copies on commit drop as
 with known as (
     {% for table, kind in [
@@ -122,68 +153,60 @@ with known as (
     ] -%}
     select
         {{ kind }} as kind,
-        {{ ledger_columns(table) }}
+        {{ ledger_columns(table) }},
+        '{{ table }}' as stands_in
     from contested
     inner join ledger.{{ table }}
         on contested.occurred_at = {{ table }}.occurred_at and contested.fingerprint = {{ table }}.fingerprint
     union all
     {% endfor -%}
     select
-        kind,
-        {{ ledger_columns('remaining') }}
+        remaining.kind,
+        {{ ledger_columns('remaining') }},
+        null as stands_in
     from remaining
 ),
 
-distinct_copies as (
-    -- a copy that is posted already comes again: the posted row stays
-    select distinct on (file_id, line_number) *
-    from known
-    order by file_id, line_number, recorded_at
-),
-
-current_copies as (
+in_order as (
     select
-        distinct_copies.*,
+        known.*,
+        files.superseded_by is null as is_current,
         row_number() over copy_order as copy_number,
-        first_value(distinct_copies.payload_hash) over copy_order as owner_payload_hash
-    from distinct_copies
-    inner join {{ source('landing', 'files') }} as files on distinct_copies.file_id = files.file_id
-    where files.superseded_by is null
+        first_value(known.payload_hash) over copy_order as owner_payload_hash
+    from known
+    inner join {{ source('landing', 'files') }} as files on known.file_id = files.file_id
     window copy_order as (
-        partition by distinct_copies.kind, distinct_copies.occurred_at, distinct_copies.fingerprint
-        order by distinct_copies.landed_hour, files.file_key collate "C", distinct_copies.line_number
+        partition by files.superseded_by is null, known.kind, known.occurred_at, known.fingerprint
+        order by known.landed_hour, files.file_key collate "C", known.line_number
     )
 )
 
 select
     *,
     case
+        when not is_current then null
         when copy_number = 1 and kind = 'event' then 'usage_events'
         when copy_number = 1 then 'voids'
         when kind = 'event' and payload_hash <> owner_payload_hash then 'conflicts'
         else 'duplicates'
     end as belongs_to
-from current_copies;
+from in_order;
 
 -- without it a table whose size the planner does not know yet would be compared row by row
 create index on copies (file_id, line_number);
-analyze copies;
+analyze copies (file_id, line_number, occurred_at, fingerprint, stands_in, belongs_to);
 
 -- 5. Each copy to its table.
 {% for table in ['usage_events', 'duplicates', 'conflicts', 'voids'] -%}
 delete from ledger.{{ table }}
-using contested
+using copies
 where
-    {{ table }}.occurred_at = contested.occurred_at
-    and {{ table }}.fingerprint = contested.fingerprint
-    and not exists (
-        select 1
-        from copies
-        where
-            copies.belongs_to = '{{ table }}'
-            and copies.file_id = {{ table }}.file_id
-            and copies.line_number = {{ table }}.line_number
-    );
+    copies.stands_in = '{{ table }}'
+    and copies.belongs_to is distinct from '{{ table }}'
+    and {{ table }}.occurred_at = copies.occurred_at
+    and {{ table }}.fingerprint = copies.fingerprint
+    and {{ table }}.file_id = copies.file_id
+    and {{ table }}.line_number = copies.line_number;
 
 insert into ledger.{{ table }} (
     {% if table == 'duplicates' %}kind, {% endif %}tenant_id, event_type, occurred_at, correlation_id, fingerprint,
@@ -193,19 +216,16 @@ select
     {% if table == 'duplicates' %}kind,{% endif %}
     {{ ledger_columns('copies') }}
 from copies
-where belongs_to = '{{ table }}'
-order by landed_hour, file_id, line_number
-on conflict do nothing;
+where
+    belongs_to = '{{ table }}'
+    and stands_in is distinct from '{{ table }}'
+order by landed_hour, file_id, line_number;
 
 {% endfor -%}
 -- 6. What only a superseded version held. What stands as it should keeps its time.
 create temporary table only_former on commit drop as
 with former as (
-    {{ landed_copies('superseded') }}
-),
-
-present as (
-    {{ landed_copies('current_files', 'current_files.file_key in (select superseded.file_key from superseded)') }}
+    {{ landed_copies('files.superseded_by is not null') }}
 )
 
 select distinct on (former.file_key, former.kind, former.fingerprint)
@@ -215,11 +235,11 @@ select distinct on (former.file_key, former.kind, former.fingerprint)
 from former
 where not exists (
     select 1
-    from present
+    from batch
     where
-        present.file_key = former.file_key
-        and present.kind = former.kind
-        and present.fingerprint = former.fingerprint
+        batch.file_key = former.file_key
+        and batch.kind = former.kind
+        and batch.fingerprint = former.fingerprint
 )
 order by former.file_key, former.kind, former.fingerprint, former.file_id desc, former.line_number;
 
@@ -241,21 +261,43 @@ insert into ledger.withdrawn
 select * from only_former
 on conflict do nothing;
 
--- 7. What the rollups owe: every key whose contribution this transaction has changed.
-create temporary table after on commit drop as
-{{ contested_state() }};
-
+-- 7. What the rollups owe: every key whose contribution this transaction has changed. An event is booked in the
+-- landing hour of its owner and, once it is voided, taken back in the later of that and the void's.
 insert into ledger.pending (landed_hour, tenant_id, event_type, event_hour)
-with changed as (
-    select before.*
-    from before
-    left join after using (occurred_at, fingerprint)
-    where after is distinct from before
-    union all
-    select after.*
-    from after
-    left join before using (occurred_at, fingerprint)
-    where before is distinct from after
+with posted as not materialized (
+    select
+        batch.landed_hour,
+        batch.tenant_id,
+        batch.event_type,
+        batch.occurred_at,
+        batch.fingerprint
+    from batch
+    left join present on batch.occurred_at = present.occurred_at and batch.fingerprint = present.fingerprint
+    left join accepted on batch.file_id = accepted.file_id and batch.line_number = accepted.line_number
+    where
+        batch.kind = 'event'
+        and batch.copy_number = 1
+        and case
+            when {{ in_its_hour }} then present.file_id is null
+            else accepted.file_id is not null
+        end
+),
+
+changed as (
+    select
+        min(tenant_id) as tenant_id,
+        min(event_type) as event_type,
+        occurred_at,
+        min(landed_hour) filter (where stands_in = 'usage_events') as owner_before,
+        min(landed_hour) filter (where stands_in = 'voids') as void_before,
+        min(landed_hour) filter (where belongs_to = 'usage_events') as owner_after,
+        min(landed_hour) filter (where belongs_to = 'voids') as void_after
+    from copies
+    group by occurred_at, fingerprint
+    having bool_or(
+        stands_in is distinct from belongs_to
+        and (stands_in in ('usage_events', 'voids') or belongs_to in ('usage_events', 'voids'))
+    )
 ),
 
 booked as (
@@ -264,31 +306,34 @@ booked as (
         tenant_id,
         event_type,
         occurred_at
-    from accepted
+    from posted
     union all
     select
-        greatest(accepted.landed_hour, voids.landed_hour) as landed_hour,
-        accepted.tenant_id,
-        accepted.event_type,
-        accepted.occurred_at
-    from accepted
+        greatest(posted.landed_hour, voids.landed_hour) as landed_hour,
+        posted.tenant_id,
+        posted.event_type,
+        posted.occurred_at
+    from posted
     inner join ledger.voids
-        on accepted.occurred_at = voids.occurred_at and accepted.fingerprint = voids.fingerprint
+        on posted.occurred_at = voids.occurred_at and posted.fingerprint = voids.fingerprint
+    {% for moment in ['before', 'after'] -%}
     union all
     select
-        landed_hour,
+        owner_{{ moment }} as landed_hour,
         tenant_id,
         event_type,
         occurred_at
     from changed
+    where owner_{{ moment }} is not null
     union all
     select
-        greatest(landed_hour, void_landed_hour) as landed_hour,
+        greatest(owner_{{ moment }}, void_{{ moment }}) as landed_hour,
         tenant_id,
         event_type,
         occurred_at
     from changed
-    where void_landed_hour is not null
+    where owner_{{ moment }} is not null and void_{{ moment }} is not null
+    {% endfor %}
 )
 
 select distinct

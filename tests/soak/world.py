@@ -1,0 +1,301 @@
+"""The pipeline on one database and one landing root, by the functions that its assets call, and the
+oracle beside it: what is done to the one is told to the other, and then both are compared."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from metering_pipeline.landing.listing import Listing, list_hours
+from metering_pipeline.landing.sources import Source
+from metering_pipeline.landing.store import Store
+from metering_pipeline.partitions import Window
+from metering_pipeline.postgres import Database, open_database
+from metering_pipeline.reconciliation.rebuild import rebuild_ledger
+from metering_pipeline.settings import HOUR, Settings
+from tests.scenarios import oracle
+from tests.soak.posting import DAILY, LEDGER, ROLLUPS, SUSPECTS, Poster
+
+END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+HOURS = [datetime(2026, 1, 10, 23, tzinfo=UTC) + number * HOUR for number in range(4)]
+"""The landing hours, across a midnight."""
+LOOKBACK = timedelta(hours=2)
+METRICS = [
+    oracle.Metric("requests", "api.request", None, ()),
+    oracle.Metric("input_tokens", "api.request", "input_tokens", ("model",)),
+    oracle.Metric("output_tokens", "api.request", "output_tokens", ("model",)),
+    oracle.Metric("storage_gb_hours", "storage.snapshot", None, (), of_quantity=True),
+]
+"""Those of the sample catalog."""
+
+Event = Mapping[str, Any]
+
+
+class World:
+    """Files, a database, and what the database must hold."""
+
+    def __init__(self, database: Database, root: Path, post: Poster) -> None:
+        self.database = database
+        self.root = root
+        self.post = post
+        self.settings = Settings(
+            database_url=database.url,
+            dagster_database_url=database.dagster_url,
+            landing_url=str(root),
+            first_hour=HOURS[0],
+            lookback_hours=LOOKBACK // HOUR,
+            clock=HOURS[-1] + 2 * HOUR,
+        )
+        self.files: dict[str, tuple[datetime, list[Event]]] = {}
+        self.landed = oracle.Landing()
+        root.mkdir(exist_ok=True)
+        open_database(self.settings)
+
+    # Opened once: a connection costs more than what is done here to a few rows.
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.database.url, self.settings, Source(str(self.root)))
+
+    @cached_property
+    def _connection(self) -> psycopg.Connection:
+        return self.database.connect(autocommit=True)
+
+    def close(self) -> None:
+        """Close what is open; it is opened again when needed."""
+        if "_store" in self.__dict__:
+            self._store.__exit__(None, None, None)
+            del self._store
+        if "_connection" in self.__dict__:
+            self._connection.close()
+            del self._connection
+
+    def begin_anew(self) -> None:
+        """No file, no row; what the schema, the settings and the catalog need stays."""
+        shutil.rmtree(self.root)
+        self.root.mkdir()
+        self.files.clear()
+        self.landed = oracle.Landing()
+        self._empty(_TABLES)
+
+    def forget_ledger(self) -> None:
+        """As before the first posting: what is landed is all there is."""
+        self._empty([*_LEDGER, "ledger.pending"])
+
+    def _empty(self, tables: Iterable[str]) -> None:
+        self._connection.execute(";".join(f"delete from {table}" for table in tables).encode())
+
+    def _folder(self, hour: datetime) -> Path:
+        return self.root / f"landed_hour={hour:%Y-%m-%dT%H}"
+
+    # What happens
+
+    def write(self, hour: datetime, name: str, events: Iterable[Event]) -> None:
+        """Put a file into an hour's folder, or replace it."""
+        self._folder(hour).mkdir(exist_ok=True)
+        held = list(events)
+        path = self._folder(hour) / name
+        path.write_text("".join(json.dumps(event) + "\n" for event in held))
+        self.files[str(path.relative_to(self.root))] = (hour, held)
+
+    def put_back(self, hour: datetime, name: str) -> None:
+        """Give a file the content that was landed first under its name, if there is one."""
+        if versions := self.landed.versions.get(f"{self._folder(hour).name}/{name}"):
+            self.write(hour, name, [record.event for record in versions[0]])
+
+    def remove(self, hour: datetime, name: str) -> None:
+        """Take a file away: what was landed of it stays."""
+        key = f"{self._folder(hour).name}/{name}"
+        if self.files.pop(key, None):
+            (self.root / key).unlink()
+
+    def land(self, first: datetime, last: datetime) -> None:
+        """What land_hours does, on the connection that is open."""
+        for hour in HOURS:
+            if first <= hour <= last and self._folder(hour).exists():
+                self._store.land_hour(hour, self.settings.now())
+        self.note_landed(first, last)
+
+    def note_landed(self, first: datetime, last: datetime) -> None:
+        """Tell the oracle that the hours' files, as they are now, are landed."""
+        for key, (hour, events) in sorted(self.files.items()):
+            if first <= hour <= last:
+                self.landed.land(hour, key, events)
+
+    def post_ledger(self, first: datetime, last: datetime) -> None:
+        self.post([LEDGER], Window(first, last + HOUR))
+
+    def roll_up(self, before: datetime = END_OF_TIME) -> None:
+        """Roll up what hours before the given one owe."""
+        self.post(ROLLUPS, Window(HOURS[0] - HOUR, before))  # dbt wants a window that is not empty
+
+    def sum_days(self) -> None:
+        self.post([DAILY], Window(HOURS[0], END_OF_TIME))
+
+    def list_suspects(self) -> None:
+        self.post([SUSPECTS], Window(HOURS[0], END_OF_TIME))
+
+    def release(self) -> None:
+        """Release what is later than the lookback; the next roll_up takes it."""
+        from metering_pipeline.transform.late_arrivals import release_late_arrivals
+
+        release_late_arrivals(self.database)
+
+    def run(self, first: datetime, last: datetime) -> None:
+        """What a run of the job hourly does."""
+        self.land(first, last)
+        self.post_ledger(first, last)
+        self.roll_up()
+        self.sum_days()
+
+    def listing(self) -> Listing:
+        return list_hours(self.database.url, self.settings, self.settings.now())
+
+    # What must be
+
+    def check_ledger(self) -> None:
+        """Every current version is landed, and posted: each table of the ledger row for row."""
+        ledger = oracle.post(self.landed.records())
+        for table, records in (
+            ("usage_events", ledger.events),
+            ("voids", ledger.voids),
+            ("conflicts", ledger.conflicts),
+        ):
+            expect(table, self._places(_BY_FILE, table), Counter(map(_place, records)))
+        expect(
+            "duplicates",
+            self._places("rows.kind, " + _BY_FILE, "duplicates"),
+            Counter((record.kind, *_place(record)) for record in ledger.duplicates),
+        )
+        withdrawn = self.rows(
+            "select kind, landed_hour, file_key, line_number, fingerprint, payload_hash"
+            " from ledger.withdrawn"
+        )
+        expect(
+            "withdrawn",
+            Counter(withdrawn),
+            Counter((record.kind, *_place(record)) for record in self.landed.withdrawn()),
+        )
+
+    def check_rebuilt(self) -> None:
+        """The ledger built anew from landing by a second piece of code, as ``metering rebuild`` does."""
+        rebuilt = rebuild_ledger(self.database, None, None, self.settings.now())
+        assert (rebuilt.differing, rebuilt.left_out) == (0, 0), rebuilt.samples
+
+    def check_debts(self) -> None:
+        """Only what is later than the lookback is owed, and whoever reads in real time sees it all."""
+        early = self.rows(
+            "select * from ledger.pending where landed_hour - event_hour <= %s", LOOKBACK
+        )
+        assert early == [], early
+        ledger = oracle.post(self.landed.records())
+        self._expect_figures("usage_realtime", "hour", oracle.hourly(ledger, METRICS))
+
+    def check_rollups(self) -> None:
+        """Nothing is owed, and every table of the rollups is the oracle's."""
+        for queue in ("ledger.pending", "rollups.touched_buckets", "rollups.touched_days"):
+            assert self.rows(f"select * from {queue}") == [], queue
+        ledger = oracle.post(self.landed.records())
+        contributions = oracle.contributions(ledger, METRICS)
+        self._expect_figures("usage_contributions", "hour", contributions, "landed_hour, ")
+        self._expect_figures("usage_hourly", "hour", oracle.hourly(ledger, METRICS))
+        self._expect_figures("usage_daily", "day", oracle.daily(ledger, METRICS))
+        expect(
+            "unreadable_values",
+            self._counts("tenant_id, metric, hour, reason", "unreadable_values"),
+            oracle.unreadable(ledger, METRICS),
+        )
+        expect(
+            "unmetered_events",
+            self._counts("tenant_id, event_type, hour", "unmetered_events"),
+            oracle.unmetered(ledger, METRICS),
+        )
+
+    def check_suspects(self) -> None:
+        """After list_suspects."""
+        found = self._places(
+            "landed_hour, file_key, line_number, fingerprint, first_fingerprint", "suspects"
+        )
+        hours = [hour for hour, _ in self.files.values()]
+        since = max(hours, default=HOURS[0]) - LOOKBACK
+        expected = oracle.suspects(oracle.post(self.landed.records()), since)
+        expect("suspects", found, Counter(expected))
+
+    def ledger_rows(self, clock: bool) -> dict[str, Counter[str]]:
+        """Every row of the ledger's tables, with or without the time at which it was recorded."""
+        without = [] if clock else ["recorded_at"]
+        return {
+            table: Counter(
+                row
+                for (row,) in self.rows(
+                    f"select (to_jsonb(rows) - %s::text[])::text from {table} as rows", without
+                )
+            )
+            for table in _LEDGER
+        }
+
+    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return self._connection.execute(query.encode(), parameters or None).fetchall()
+
+    def _places(self, columns: str, table: str) -> Counter[tuple[Any, ...]]:
+        return Counter(
+            self.rows(
+                f"select {columns} from ledger.{table} as rows inner join landing.files using (file_id, landed_hour)"
+            )
+        )
+
+    def _counts(self, key: str, table: str) -> Counter[tuple[Any, ...]]:
+        rows = self.rows(f"select landed_hour, {key}, event_count from rollups.{table}")
+        return Counter({row[:-1]: row[-1] for row in rows})
+
+    def _expect_figures(
+        self,
+        table: str,
+        time: str,
+        expected: Mapping[tuple[Any, ...], oracle.Figures],
+        prefix: str = "",
+    ) -> None:
+        rows = self.rows(
+            f"select {prefix}tenant_id, metric, {time}, dimensions, event_count, value_sum, value_min,"
+            " value_max, value_latest, latest_at, latest_fingerprint, event_digest, payload_digest"
+            f" from rollups.{table}"
+        )
+        found = Counter((*row[:-10], json.dumps(row[-10]), *row[-9:]) for row in rows)
+        expect(table, found, Counter((*key, *figures) for key, figures in expected.items()))
+
+
+def expect(what: str, found: Counter[Any], expected: Counter[Any]) -> None:
+    """Both hold the same rows, each as often. Counters of figures may hold zeros and less."""
+    if found != expected:
+        keys = [key for key in {**found, **expected} if found[key] != expected[key]]
+        differences = [f"{found[key]} instead of {expected[key]} of {key}" for key in keys]
+        raise AssertionError(
+            f"{what}: {len(keys)} differences, such as\n" + "\n".join(differences[:5])
+        )
+
+
+def _place(record: oracle.Record) -> tuple[Any, ...]:
+    return (*record.place, record.fingerprint, record.payload_hash)
+
+
+_BY_FILE = "landed_hour, file_key, line_number, fingerprint, payload_hash"
+_LEDGER = [
+    f"ledger.{name}" for name in ("usage_events", "duplicates", "conflicts", "voids", "withdrawn")
+]
+_TABLES = [
+    *(*_LEDGER, "ledger.pending", "ledger.suspects"),
+    *(
+        f"rollups.{name}"
+        for name in (
+            "usage_contributions", "usage_hourly", "usage_daily", "touched_buckets", "touched_days",
+            "unreadable_values", "unmetered_events",
+        )
+    ),
+    *("rating.touched", "landing.rejected_events", "landing.usage_events", "landing.files", "landing.hours"),
+]  # fmt: skip
