@@ -43,8 +43,11 @@ select
 {# Makes the day partitions that the window's events need, in a transaction of its own before the posting. #}
 {% macro ensure_ledger_partitions() -%}
 select catalog.ensure_day_partitions('ledger', 'usage_events', array(
-    select distinct (occurred_at at time zone 'UTC')::date
-    from landing.usage_events
-    where landed_hour >= {{ window_start() }} and landed_hour < {{ window_end() }}
+    select (day at time zone 'UTC')::date
+    from (
+        select distinct date_bin('1 day', occurred_at, '2000-01-01 00:00:00+00'::timestamptz) as day
+        from landing.usage_events
+        where landed_hour >= {{ window_start() }} and landed_hour < {{ window_end() }}
+    ) as days
 ))
 {%- endmacro %}

@@ -24,6 +24,9 @@ from metering_pipeline.settings import HOUR, Settings
 Progress = Callable[[str], object]
 """Called with a line of text after each landing hour."""
 
+ANALYZED_EVENTS = 50_000
+"""After so many events the hour's partition gets new statistics; fewer change no plan that matters."""
+
 REJECTED_BYTES = 8 << 20
 """Rejected records are written whenever they have gathered so many bytes: memory stays bounded."""
 
@@ -149,6 +152,11 @@ class Store:
                 self._land_file(file, current.get(file.key), now, landed)
             landed.unknown += self._unreadable_files(files)
             self._write_hour(landed, len(files), now)
+            if landed.accepted >= ANALYZED_EVENTS:
+                # The planner would take the new hour for empty, and choose for what reads it accordingly.
+                self._execute(
+                    f"analyze landing.usage_events_{landed_hour:%Y%m%d} (landed_hour, file_id)"
+                )
         return landed
 
     @contextmanager

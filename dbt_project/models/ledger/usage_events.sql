@@ -40,7 +40,7 @@ where
     occurred_at >= {{ window_start() }}
     and occurred_at < {{ window_end() }};
 
-analyze batch (file_id), present;
+analyze batch (kind, copy_number, occurred_at, file_id), present;
 
 -- 2. Post the first copies. Of the window's own hours it is known which are new; what is late or early is left
 -- to the unique key, at twice the cost a row.
