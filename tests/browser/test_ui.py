@@ -48,7 +48,7 @@ GROUPS = ["landing", "ledger", "rollups", "rating", "invoices", "reconciliation"
 START_SECONDS = 90
 BACKFILL_SECONDS = 240
 END_SECONDS = 60
-COMMAND = [sys.executable, "-c", "from metering_pipeline.cli import main; main()", "ui"]
+COMMAND = [sys.executable, "-c", "from metering_pipeline.cli import main; main()"]
 
 
 @dataclass
@@ -104,7 +104,7 @@ def ui(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
         with (folder / "output").open("wb") as output:
             port = free_port()
             process = subprocess.Popen(
-                [*COMMAND, "--port", str(port)],
+                [*COMMAND, "ui", "--port", str(port)],
                 cwd=PROJECT_ROOT,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -177,7 +177,17 @@ def test_only_loopback_is_listened_on(ui: Ui) -> None:
 
 
 def test_a_day_is_backfilled_in_one_run(ui: Ui) -> None:
+    """By the daemon, while one of its hours is run from the command line."""
     backfill = launch(ui, PARTITIONED | DRAFTS, HOURS)
+    beside = subprocess.run(
+        [*COMMAND, "run", "--hour", HOURS[12]],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=BACKFILL_SECONDS,
+        check=False,
+    )
+    assert beside.returncode == 0, beside.stderr
     runs = wait_for(ui, backfill)
     selections = {
         frozenset("/".join(key["path"]) for key in run["assetSelection"]): {

@@ -107,9 +107,6 @@ def test_a_posting_holds_the_pipelines_lock(world: World, model: str, table: str
     assert held == [(1,)]
 
 
-@pytest.mark.xfail(
-    strict=False, reason="dbt makes its views without the pipeline's lock: one of two runs may fail"
-)
 def test_two_processes_run_the_same_hour(
     world: World, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
