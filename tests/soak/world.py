@@ -18,7 +18,7 @@ from metering_pipeline.landing.store import Store
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.reconciliation.rebuild import rebuild_ledger
-from metering_pipeline.settings import HOUR, Settings
+from metering_pipeline.settings import HOUR, Settings, parse_hour
 from tests.scenarios import oracle
 from tests.soak.posting import DAILY, LEDGER, ROLLUPS, SUSPECTS, Poster
 
@@ -222,7 +222,7 @@ class World:
         found = self._places(
             "landed_hour, file_key, line_number, fingerprint, first_fingerprint", "suspects"
         )
-        hours = [hour for hour, _ in self.files.values()]
+        hours = [parse_hour(key.split("/")[0].split("=")[1]) for key in self.landed.versions]
         since = max(hours, default=HOURS[0]) - LOOKBACK
         expected = oracle.suspects(oracle.post(self.landed.records()), since)
         expect("suspects", found, Counter(expected))

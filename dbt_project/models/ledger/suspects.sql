@@ -3,6 +3,12 @@
 -- Looks through the newest lookback of the ledger, {{ ref('usage_events') }}, for events that a producer
 -- seems to have stamped anew. Compared by a hash of the three fields, so that the grouping stays small.
 
+-- From where on: the lookback before the newest hour that landed anything, be its files there still or not.
+create temporary table looked_through on commit drop as
+select coalesce(max(landed_hour) - catalog.setting_hours('lookback_hours'), '-infinity') as since
+from {{ source('landing', 'files') }}
+where superseded_by is null;
+
 create temporary table recent on commit drop as
 select
     events.*,
@@ -10,24 +16,26 @@ select
         as identity
 from ledger.usage_events as events
 where
-    events.occurred_at >= (
-        select max(hours.landed_hour) - catalog.setting_hours('lookback_hours')
-        from landing.hours
-        where hours.file_count > 0
-    )
+    events.occurred_at >= (select looked_through.since from looked_through)
     and not exists (
         select 1
         from ledger.voids
         where voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
     );
 
+-- Looked for anew; and older ones that are voided or withdrawn by now.
 delete from ledger.suspects
 where
-    occurred_at >= (select min(recent.occurred_at) from recent)
+    occurred_at >= (select looked_through.since from looked_through)
     or exists (
         select 1
         from ledger.voids
         where voids.occurred_at = suspects.occurred_at and voids.fingerprint = suspects.fingerprint
+    )
+    or not exists (
+        select 1
+        from ledger.usage_events as events
+        where events.occurred_at = suspects.occurred_at and events.fingerprint = suspects.fingerprint
     );
 
 insert into ledger.suspects
