@@ -69,12 +69,16 @@ def report(console: Console, results: list[Result]) -> None:
             each.size,
             each.step,
             f"{each.events:,}",
-            f"{each.cost.wall:.2f}",
-            f"{each.cost.cpu:.2f}",
+            _seconds(each.cost.wall),
+            _seconds(each.cost.cpu),
             f"{each.per_second:,.0f}",
             f"{each.per_cpu_second:,.0f}",
         )
     console.print(table)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.5f}"
 
 
 def machine() -> str:
