@@ -173,7 +173,6 @@ class Bench:
         self.connection.execute("analyze")
         self.connection.execute("checkpoint")
         landing = cost_of(self.process, lambda: self.land(last))
-        self.connection.execute("checkpoint")
         ledger = cost_of(self.process, lambda: self.post(last, "metering.ledger.usage_events"))
         rollups = cost_of(
             self.process, lambda: self.post(last, "usage_contributions", "usage_hourly")

@@ -27,7 +27,8 @@ __all__ = [
 ]
 
 PIPELINE_LOCK = 7304211
-"""The advisory lock of every transaction that writes; the macro pipeline_lock has the same."""
+"""The advisory lock of every transaction that writes, from its first change of what others read to its
+end; the macro pipeline_lock has the same."""
 
 SCHEMA_FOLDER = Path(__file__).parent / "schema"
 MINIMUM_VERSION = 160000

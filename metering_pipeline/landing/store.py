@@ -145,18 +145,25 @@ class Store:
         if files:
             self._make_partition(landed_hour)
         with self._transaction():
-            self._execute("select pg_advisory_xact_lock($1::bigint)", PIPELINE_LOCK)
+            # Files may take long to fetch and read. Until what they hold is to be seen, only those wait
+            # that land the same hour; the ledger may post another one meanwhile.
+            self._execute(
+                "select pg_advisory_xact_lock(hashtextextended('landing of ' || $1::text, 0))",
+                landed_hour.isoformat(),
+            )
             landed = LandedHour(landed_hour, unknown=tuple(contents.unknown))
             current = self._current_versions(landed_hour) if files else {}
-            for file in files:
-                self._land_file(file, current.get(file.key), now, landed)
-            landed.unknown += self._unreadable_files(files)
-            self._write_hour(landed, len(files), now)
+            versions = [self._land_file(file, current.get(file.key), now, landed) for file in files]
             if landed.accepted >= ANALYZED_EVENTS:
                 # The planner would take the new hour for empty, and choose for what reads it accordingly.
                 self._execute(
                     f"analyze landing.usage_events_{landed_hour:%Y%m%d} (landed_hour, file_id)"
                 )
+            self._execute("select pg_advisory_xact_lock($1::bigint)", PIPELINE_LOCK)
+            for file, version in zip(files, versions, strict=True):
+                self._make_current(file, current.get(file.key), version)
+            landed.unknown += self._unreadable_files(files)
+            self._write_hour(landed, len(files), now)
         return landed
 
     @contextmanager
@@ -217,18 +224,13 @@ class Store:
 
     def _land_file(
         self, file: SourceFile, current: _Version | None, now: datetime, landed: LandedHour
-    ) -> None:
+    ) -> int | None:
+        """Append a version of the file, not yet the current one, and return its file_id; None if it
+        has the content of the current version."""
         with self._source.snapshot(file) as snapshot:
             if current is not None and current.content_sha256 == snapshot.content_sha256:
                 landed.files_unchanged += 1
-                if current.modified_at != file.modified:
-                    self._execute(
-                        "update landing.files set modified_at = $1::timestamptz"
-                        " where file_id = $2::bigint",
-                        file.modified,
-                        current.file_id,
-                    )
-                return
+                return None
             file_id = self._write_file(file, snapshot.content_sha256, current, now)
             limits = Limits.of_hour(
                 file.landed_hour,
@@ -255,13 +257,12 @@ class Store:
         landed.accepted += ingest.accepted
         landed.rejected += ingest.rejected
         landed.reasons += ingest.reasons
+        return file_id
 
     def _write_file(
         self, file: SourceFile, content_sha256: str, current: _Version | None, now: datetime
     ) -> int:
-        """Append a file version; the current one, if any, is superseded by it."""
-        # Only one version of a key may be current, and none may point at a version that is not yet
-        # there: so the new one comes in as superseded, and the two change places.
+        # Only one version of a key may be current: until the two change places the new one is superseded.
         [(file_id,)] = self._execute(
             """
             insert into landing.files (
@@ -284,14 +285,27 @@ class Store:
             now,
             file.modified,
         )
-        if current is not None:
+        return int(file_id)
+
+    def _make_current(
+        self, file: SourceFile, current: _Version | None, new_file_id: int | None
+    ) -> None:
+        """Let the new version supersede the current one; without a new one, note that the file was seen."""
+        if current is None:
+            return
+        if new_file_id is not None:
             supersede = (
                 "update landing.files set superseded_by = nullif($1::bigint, 0)"
                 " where file_id = $2::bigint"
             )
-            self._execute(supersede, file_id, current.file_id)
-            self._execute(supersede, 0, file_id)
-        return int(file_id)
+            self._execute(supersede, new_file_id, current.file_id)
+            self._execute(supersede, 0, new_file_id)
+        elif current.modified_at != file.modified:
+            self._execute(
+                "update landing.files set modified_at = $1::timestamptz where file_id = $2::bigint",
+                file.modified,
+                current.file_id,
+            )
 
     def _write_hour(self, landed: LandedHour, file_count: int, now: datetime) -> None:
         settle = timedelta(minutes=self._settings.settle_minutes)

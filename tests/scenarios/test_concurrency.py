@@ -107,6 +107,36 @@ def test_a_posting_holds_the_pipelines_lock(world: World, model: str, table: str
     assert held == [(1,)]
 
 
+def test_a_landing_keeps_only_its_own_hour_waiting(world: World) -> None:
+    """Stopped while it reads, it lets everybody write but who lands the same hour; then both land."""
+
+    def land(hour: datetime) -> int:
+        now = world.settings.now()
+        [landed] = land_hours(world.database.url, world.settings, hour, hour, now)
+        return landed.files_landed
+
+    def wait_for(locks: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not world.rows(f"select pid from pg_locks where {locks} and not granted"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    assert land(HOURS[0]) == len(NAMES)
+    world.write(HOURS[0], NAMES[0], EVENTS[::2])
+    with ThreadPoolExecutor(2) as pool, world.database.connect() as other:
+        other.execute("lock table landing.usage_events in share mode")
+        first = pool.submit(land, HOURS[0])
+        wait_for("relation is not null")
+        assert world.rows("select pg_try_advisory_xact_lock(%s)", PIPELINE_LOCK) == [(True,)]
+        second = pool.submit(land, HOURS[0])
+        wait_for("locktype = 'advisory'")
+        other.rollback()
+        assert [each.result(timeout=PATIENCE) for each in (first, second)] == [1, 0]
+    world.note_landed(HOURS[0], HOURS[0])
+    world.post([LEDGER], EVERYTHING)
+    world.check_ledger()
+
+
 def test_two_processes_run_the_same_hour(
     world: World, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

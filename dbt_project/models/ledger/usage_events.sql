@@ -173,6 +173,8 @@ inner join superseded on {{ table }}.file_id = superseded.file_id
 where
     {{ table }}.landed_hour >= {{ window_start() }}
     and {{ table }}.landed_hour < {{ window_end() }}
+    -- else the whole hour would be read to find none
+    and (select count(*) from superseded) > 0
 union
 {% endfor -%}
 select
