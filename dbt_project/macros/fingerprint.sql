@@ -19,5 +19,5 @@
 
 {# The low 64 bits of a hash, signed: summed exactly, an additive digest of a set of events. #}
 {% macro digest_term(hash) -%}
-    ('x' || translate(right({{ hash }}::text, 17), '-', ''))::bit(64)::bigint
+    catalog.low_64_bits({{ hash }})
 {%- endmacro %}

@@ -5,16 +5,19 @@
   metric, dimensions  the bucket's key; a missing dimension is null, a dimension's value is text
   value               numeric; count: 1, otherwise the value property or, without one, the quantity
   unreadable          null, or why the value cannot be read: value_missing, value_not_a_number, dimension_too_long
+
+  Events for which the condition `unmetered` is true come too, with a null metric.
 #}
-{% macro metric_events(events) -%}
+{% macro metric_events(events, unmetered='false') -%}
 select
     events.*,
     metrics.metric,
-    case cardinality(metrics.dimensions)
-        when 0 then '{}'::jsonb
+    case
+        when metrics.dimensions = '{}' then '{}'::jsonb
         -- one dimension, the usual case, without a subquery for each event
-        when 1 then jsonb_build_object(metrics.dimensions[1], events.properties ->> metrics.dimensions[1])
-        else (
+        when cardinality(metrics.dimensions) = 1
+            then jsonb_build_object(metrics.dimensions[1], events.properties ->> metrics.dimensions[1])
+        when cardinality(metrics.dimensions) > 1 then (
             select jsonb_object_agg(dimension, events.properties ->> dimension)
             from unnest(metrics.dimensions) as dimension
         )
@@ -22,10 +25,14 @@ select
     case
         when metrics.aggregation = 'count' then 1
         when metrics.value_property is null then events.quantity
+        -- landing has bounded the digits of a number, not those of a text
+        when jsonb_typeof(events.properties -> metrics.value_property) = 'number'
+            then (events.properties -> metrics.value_property)::numeric
         when (events.properties ->> metrics.value_property) ~ {{ readable_number() }}
             then (events.properties ->> metrics.value_property)::numeric
     end as value,
     case
+        when metrics.metric is null then null
         when cardinality(metrics.dimensions) = 1
             and octet_length(events.properties ->> metrics.dimensions[1]) > 255 then 'dimension_too_long'
         when cardinality(metrics.dimensions) > 1
@@ -35,13 +42,24 @@ select
                 where octet_length(events.properties ->> dimension) > 255
             ) then 'dimension_too_long'
         when metrics.aggregation = 'count' or metrics.value_property is null then null
+        when jsonb_typeof(events.properties -> metrics.value_property) = 'number' then null
         when events.properties ->> metrics.value_property is null then 'value_missing'
         when (events.properties ->> metrics.value_property) !~ {{ readable_number() }} then 'value_not_a_number'
     end as unreadable
 from {{ events }} as events
-inner join catalog.metrics
+{{ 'inner' if unmetered == 'false' else 'left' }} join catalog.metrics
     on events.event_type = metrics.event_type
         and events.properties @> metrics.filter
+{%- if unmetered != 'false' %}
+where metrics.metric is not null or {{ unmetered }}
+{%- endif %}
+{%- endmacro %}
+
+{# The additive digest of a set of metric events by one of their hashes. Not a product with the sign: the
+   smallest term has no opposite. #}
+{% macro signed_digest(hash) -%}
+coalesce(sum({{ digest_term(hash) }}) filter (where sign > 0), 0)
+        - coalesce(sum({{ digest_term(hash) }}) filter (where sign < 0), 0)
 {%- endmacro %}
 
 {# A value is a number in plain decimal, bounded as a quantity is: texts among the properties are not
@@ -61,8 +79,8 @@ sum(sign) as event_count,
     max(occurred_at) filter (where sign > 0) as latest_at,
     (array_agg(fingerprint order by occurred_at desc, fingerprint desc) filter (where sign > 0))[1]
         as latest_fingerprint,
-    sum(sign * {{ digest_term('fingerprint') }}) as event_digest,
-    sum(sign * {{ digest_term('payload_hash') }}) as payload_digest
+    {{ signed_digest('fingerprint') }} as event_digest,
+    {{ signed_digest('payload_hash') }} as payload_digest
 {%- endmacro %}
 
 {# The figures of buckets merged: contributions into hours, hours into days, pieces into slices. #}

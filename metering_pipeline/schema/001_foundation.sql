@@ -22,6 +22,20 @@ language sql stable as $$
     where name = setting_name
 $$;
 
+-- The low 64 bits of a hash, signed. From PostgreSQL 18 on a cast does it, at a fifth of the cost.
+do $$
+declare
+    bits text := case
+        when current_setting('server_version_num')::integer >= 180000 then 'substring(uuid_send(hash) from 9)::bigint'
+        else '(''x'' || encode(substring(uuid_send(hash) from 9), ''hex''))::bit(64)::bigint'
+    end;
+begin
+    execute
+        'create function catalog.low_64_bits(hash uuid) returns bigint language sql immutable strict parallel safe return '
+        || bits;
+end;
+$$;
+
 -- Makes the missing UTC-day partitions of a table. Each is built beside the table and attached,
 -- so that readers never wait. Runs as the tables' owner: the pipeline itself may not create tables.
 create function catalog.ensure_day_partitions(parent_schema text, parent_table text, days date[])

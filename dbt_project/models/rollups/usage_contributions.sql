@@ -26,28 +26,31 @@ where
 
 analyze taken;
 
--- 2. The ledger's events of these keys; a voided one is taken back in the later of the two landing hours.
-create temporary table booked on commit drop as
-with bounds as (
-    select
-        min(landed_hour) as first_landed,
-        max(landed_hour) as last_landed,
-        min(event_hour) as first_event,
-        max(event_hour) + interval '1 hour' as end_event
-    from taken
-),
+-- 2. What these landing hours contribute now, read once from the ledger, by workers too: with it what no metric
+-- can read, and what no metric reads. A voided event is taken back in the later of the two landing hours.
+-- As settings the planner sees the bounds; as subqueries it would guess, and read a day's index for an hour.
+select
+    set_config('metering.landed_hours', coalesce(array_agg(distinct landed_hour), '{}')::text, true),
+    set_config('metering.first_event', coalesce(min(event_hour), 'infinity')::text, true),
+    set_config('metering.end_event', coalesce(max(event_hour) + interval '1 hour', 'infinity')::text, true)
+from taken;
 
-signed as (
+set local parallel_tuple_cost = 0.01;
+
+-- the planner cannot know how few groups the expressions make, and would sort half a million rows by texts
+set local enable_sort = off;
+
+create temporary table totals on commit drop as
+with signed as (
     select
         events.landed_hour as booked_hour,
         1 as sign,
         events.*
     from ledger.usage_events as events
     where
-        events.landed_hour >= (select bounds.first_landed from bounds)
-        and events.landed_hour <= (select bounds.last_landed from bounds)
-        and events.occurred_at >= (select bounds.first_event from bounds)
-        and events.occurred_at < (select bounds.end_event from bounds)
+        events.landed_hour = any(current_setting('metering.landed_hours')::timestamptz[])
+        and events.occurred_at >= current_setting('metering.first_event')::timestamptz
+        and events.occurred_at < current_setting('metering.end_event')::timestamptz
     union all
     select
         greatest(events.landed_hour, voids.landed_hour) as booked_hour,
@@ -57,31 +60,52 @@ signed as (
     inner join ledger.usage_events as events
         on voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
     where
-        voids.occurred_at >= (select bounds.first_event from bounds)
-        and voids.occurred_at < (select bounds.end_event from bounds)
+        greatest(events.landed_hour, voids.landed_hour) = any(current_setting('metering.landed_hours')::timestamptz[])
+        and voids.occurred_at >= current_setting('metering.first_event')::timestamptz
+        and voids.occurred_at < current_setting('metering.end_event')::timestamptz
+),
+
+measured as (
+    {{ metric_events('signed', unmetered='events.event_type not in (select event_type from catalog.metrics)') }}
 )
 
 select
-    signed.booked_hour,
-    signed.sign,
-    taken.event_hour,
-    signed.tenant_id,
-    signed.event_type,
-    signed.occurred_at,
-    signed.fingerprint,
-    signed.quantity,
-    signed.properties,
-    signed.file_id,
-    signed.line_number,
-    {{ digest_term('signed.fingerprint') }} as event_term,
-    {{ digest_term('signed.payload_hash') }} as payload_term,
-    row_number() over (order by signed.occurred_at, signed.fingerprint, signed.sign) as place_in_time
-from signed
-inner join taken
-    on signed.booked_hour = taken.landed_hour
-        and signed.tenant_id = taken.tenant_id
-        and signed.event_type = taken.event_type
-        and {{ hour_of('signed.occurred_at') }} = taken.event_hour;
+    booked_hour,
+    tenant_id,
+    event_type,
+    metric,
+    {{ hour_of('occurred_at') }} as event_hour,
+    dimensions,
+    unreadable,
+    sum(sign) as event_count,
+    count(*) filter (where sign < 0) as voided_count,
+    sum(sign * value) as value_sum,
+    min(value) filter (where sign > 0) as value_min,
+    max(value) filter (where sign > 0) as value_max,
+    max(occurred_at) filter (where sign > 0) as latest_at,
+    {{ signed_digest('fingerprint') }} as event_digest,
+    {{ signed_digest('payload_hash') }} as payload_digest,
+    min(case when unreadable is not null then array[file_id, line_number] end) as sample
+from measured
+group by booked_hour, tenant_id, event_type, metric, {{ hour_of('occurred_at') }}, dimensions, unreadable;
+
+set local enable_sort = on;
+
+-- of these hours only the keys that were taken
+delete from totals
+where not exists (
+    select 1
+    from taken
+    where
+        taken.landed_hour = totals.booked_hour
+        and taken.tenant_id = totals.tenant_id
+        and taken.event_type = totals.event_type
+        and taken.event_hour = totals.event_hour
+);
+
+set local default_statistics_target = 10;
+
+analyze totals;
 
 -- 3. What these keys contributed until now goes; its buckets are touched, vanished dimensions too.
 with removed as (
@@ -114,51 +138,37 @@ where
     and {{ table }}.hour = taken.event_hour;
 
 {% endfor -%}
-analyze booked;
-
--- 4. What they contribute now, what no metric can read, and what no metric reads. The latest event of a bucket
--- is found by its place in time and looked up afterwards: an ordered aggregate would sort everything.
-create temporary table metered on commit drop as
-select
-    booked_hour,
-    sign,
-    event_hour,
-    tenant_id,
-    event_type,
-    metric,
-    dimensions,
-    value,
-    unreadable,
-    event_term,
-    payload_term,
-    place_in_time,
-    file_id,
-    line_number
-from (
-    {{ metric_events('booked') }}
-) as measured;
-
-analyze metered;
-
-with totals as (
+-- 4. Write them. The latest event of a bucket is known by its instant, and looked up by it.
+with candidates as (
     select
-        booked_hour,
+        totals.metric as read_by,
+        totals.dimensions as in_bucket,
+        events.*
+    from totals
+    inner join ledger.usage_events as events
+        on totals.latest_at = events.occurred_at
+            and totals.booked_hour = events.landed_hour
+            and totals.tenant_id = events.tenant_id
+            and totals.event_type = events.event_type
+    where totals.metric is not null and totals.unreadable is null
+),
+
+measured as (
+    {{ metric_events('candidates') }}
+),
+
+latest as (
+    select distinct on (landed_hour, tenant_id, metric, occurred_at, dimensions)
+        landed_hour,
         tenant_id,
         metric,
-        event_hour,
+        occurred_at,
         dimensions,
-        event_type,
-        sum(sign) as event_count,
-        count(*) filter (where sign < 0) as voided_count,
-        sum(sign * value) as value_sum,
-        min(value) filter (where sign > 0) as value_min,
-        max(value) filter (where sign > 0) as value_max,
-        max(place_in_time) filter (where sign > 0) as latest_place,
-        sum(sign * event_term::numeric) as event_digest,
-        sum(sign * payload_term::numeric) as payload_digest
-    from metered
-    where unreadable is null
-    group by booked_hour, tenant_id, metric, event_hour, dimensions, event_type
+        value,
+        fingerprint
+    from measured
+    where metric = read_by and dimensions = in_bucket and unreadable is null
+    order by landed_hour, tenant_id, metric, occurred_at, dimensions, fingerprint desc
 ),
 
 contributed as (
@@ -179,29 +189,30 @@ contributed as (
         totals.value_min,
         totals.value_max,
         latest.value,
-        booked.occurred_at,
-        booked.fingerprint,
+        totals.latest_at,
+        latest.fingerprint,
         totals.event_digest,
         totals.payload_digest
     from totals
-    left join metered as latest
-        on totals.latest_place = latest.place_in_time
+    left join latest
+        on totals.booked_hour = latest.landed_hour
+            and totals.tenant_id = latest.tenant_id
             and totals.metric = latest.metric
-    left join booked on totals.latest_place = booked.place_in_time
+            and totals.latest_at = latest.occurred_at
+            and totals.dimensions = latest.dimensions
+    where totals.metric is not null and totals.unreadable is null
     order by totals.booked_hour, totals.tenant_id, totals.event_hour, totals.metric, totals.dimensions
     returning tenant_id, metric, hour, dimensions
-),
-
-touched as (
-    insert into rollups.touched_buckets (tenant_id, metric, hour, dimensions)
-    select distinct
-        tenant_id,
-        metric,
-        hour,
-        dimensions
-    from contributed
-    on conflict do nothing
 )
+
+insert into rollups.touched_buckets (tenant_id, metric, hour, dimensions)
+select distinct
+    tenant_id,
+    metric,
+    hour,
+    dimensions
+from contributed
+on conflict do nothing;
 
 insert into rollups.unreadable_values (
     landed_hour, tenant_id, metric, hour, event_type, reason, event_count, sample_file_id, sample_line_number
@@ -213,10 +224,10 @@ select
     event_hour,
     event_type,
     unreadable,
-    sum(sign),
-    min(file_id),
-    (array_agg(line_number order by file_id, line_number))[1]
-from metered
+    sum(event_count),
+    (min(sample))[1],
+    (min(sample))[2]
+from totals
 where unreadable is not null
 group by booked_hour, tenant_id, metric, event_hour, event_type, unreadable;
 
@@ -226,11 +237,6 @@ select
     tenant_id,
     event_type,
     event_hour,
-    sum(sign)
-from booked
-where not exists (
-    select 1
-    from catalog.metrics
-    where metrics.event_type = booked.event_type
-)
-group by booked_hour, tenant_id, event_type, event_hour
+    event_count
+from totals
+where metric is null
