@@ -16,6 +16,7 @@ from metering_pipeline.transform.assets import (
     suspect_models,
 )
 from metering_pipeline.transform.late_arrivals import late_arrivals
+from metering_pipeline.transform.lateness import lateness
 from metering_pipeline.transform.tables import with_tables
 
 defs = dg.Definitions(
@@ -28,6 +29,7 @@ defs = dg.Definitions(
             suspect_models,
             rollup_models,
             late_arrivals,
+            lateness,
             rating_models,
             issued_invoices,
         ]

@@ -20,7 +20,7 @@ DRAFTS = (
     | dg.AssetSelection.assets(["invoices", "draft_invoices"])
     | dg.AssetSelection.groups("reconciliation").materializable()
 )
-SUSPECTS = dg.AssetSelection.assets(["ledger", "suspects"])
+LOOKED_AT_DAILY = dg.AssetSelection.assets(["ledger", "suspects"], ["rollups", "lateness"])
 ISSUED = dg.AssetSelection.assets(["invoices", "issued_invoices"])
 
 catalog = dg.define_asset_job(
@@ -39,7 +39,7 @@ drafts = dg.define_asset_job(
 )
 billing = dg.define_asset_job(
     "billing",
-    SUSPECTS | DRAFTS | ISSUED,
+    LOOKED_AT_DAILY | DRAFTS | ISSUED,
     description="Draws up the drafts and issues those that are due.",
 )
 

@@ -42,6 +42,7 @@ select
     ) as unposted,
     (select count(*) from ledger.pending) as pending,
     (select count(*) from rollups.late_arrivals) as late_arrivals,
+    (select sum(beyond_lookback_count) / sum(event_count) from rollups.lateness) as late_share,
     (select coalesce(sum(event_count), 0) from rollups.unmetered_events) as unmetered,
     (select coalesce(sum(event_count), 0) from rollups.unreadable_values) as unreadable,
     (select count(*) from rating.unrated_usage) as unrated,
@@ -75,7 +76,7 @@ def print_status(console: Console, connection: psycopg.Connection) -> bool:
     stages.add_row(
         "rollups",
         f"{_size(connection, 'rollups', 'usage_hourly')} hourly buckets; {row['pending']:,} keys pending, {row['late_arrivals']:,} of them "
-        f"beyond the lookback; {row['unmetered']:,} events unmetered, {row['unreadable']:,} values unreadable",
+        f"beyond the lookback, as {row['late_share'] or 0:.3%} of the events of 30 days were; {row['unmetered']:,} events unmetered, {row['unreadable']:,} values unreadable",
     )
     stages.add_row(
         "rating", f"{row['lines']:,} rated lines, {row['unrated']:,} pieces of usage unrated"

@@ -45,6 +45,49 @@ create table rollups.unmetered_events (
     primary key (landed_hour, tenant_id, event_type, hour)
 );
 
+-- How late what landed was: the events that a landing hour owns, by the hours from the event's hour to it,
+-- which is what the lookback is compared with. Negative: early.
+create table rollups.arrival_delays (
+    landed_hour timestamptz not null,
+    event_type text collate "C" not null,
+    delay_hours integer not null,
+    event_count bigint not null,
+    primary key (landed_hour, event_type, delay_hours)
+);
+
+-- The delays of the last 30 days of landing hours, by event type: from these figures the lookback is chosen.
+create view rollups.lateness with (security_invoker = true) as
+with recent as (
+    select
+        event_type,
+        delay_hours,
+        sum(event_count) as event_count
+    from rollups.arrival_delays
+    where landed_hour > (select max(landed_hour) - interval '30 days' from rollups.arrival_delays)
+    group by event_type, delay_hours
+),
+
+running as (
+    select
+        *,
+        sum(event_count) over (partition by event_type order by delay_hours) as arrived_count,
+        sum(event_count) over (partition by event_type) as all_count,
+        delay_hours * interval '1 hour' > catalog.setting_hours('lookback_hours') as is_beyond
+    from recent
+)
+
+select
+    event_type,
+    sum(event_count) as event_count,
+    min(delay_hours) filter (where arrived_count >= 0.5 * all_count) as median_hours,
+    min(delay_hours) filter (where arrived_count >= 0.99 * all_count) as p99_hours,
+    min(delay_hours) filter (where arrived_count >= 0.999 * all_count) as p999_hours,
+    max(delay_hours) as max_hours,
+    coalesce(sum(event_count) filter (where is_beyond), 0) as beyond_lookback_count,
+    coalesce(sum(event_count) filter (where is_beyond), 0) / sum(event_count) as beyond_lookback_share
+from running
+group by event_type;
+
 -- What the hourly rollup still owes.
 create table rollups.touched_buckets (
     tenant_id text collate "C" not null,

@@ -148,6 +148,18 @@ def post(records: Sequence[Record]) -> Ledger:
     return ledger
 
 
+def arrival_delays(ledger: Ledger) -> Counter[tuple[Any, ...]]:
+    """Owned events by landing hour, event type and hours from the event's hour to it."""
+    return Counter(
+        (
+            record.landed_hour,
+            record.event["event_type"],
+            (record.landed_hour - record.hour) // timedelta(hours=1),
+        )
+        for record in ledger.events
+    )
+
+
 def suspects(ledger: Ledger, since: datetime) -> set[tuple[Any, ...]]:
     """Standing events that say what an earlier one says, at another time; with that first one."""
     requests: dict[tuple[str, ...], list[Record]] = defaultdict(list)

@@ -216,6 +216,11 @@ class World:
             self._counts("tenant_id, event_type, hour", "unmetered_events"),
             oracle.unmetered(ledger, METRICS),
         )
+        expect(
+            "arrival_delays",
+            self._counts("event_type, delay_hours", "arrival_delays"),
+            oracle.arrival_delays(ledger),
+        )
 
     def check_suspects(self) -> None:
         """After list_suspects."""
@@ -294,7 +299,7 @@ _TABLES = [
         f"rollups.{name}"
         for name in (
             "usage_contributions", "usage_hourly", "usage_daily", "touched_buckets", "touched_days",
-            "unreadable_values", "unmetered_events",
+            "unreadable_values", "unmetered_events", "arrival_delays",
         )
     ),
     *("rating.touched", "landing.rejected_events", "landing.usage_events", "landing.files", "landing.hours"),

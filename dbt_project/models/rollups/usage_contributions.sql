@@ -239,4 +239,18 @@ select
     event_hour,
     event_count
 from totals
-where metric is null
+where metric is null;
+
+-- 5. How late it was: all that these landing hours own, what is beyond the lookback too.
+delete from rollups.arrival_delays
+where landed_hour = any(current_setting('metering.landed_hours')::timestamptz[]);
+
+insert into rollups.arrival_delays (landed_hour, event_type, delay_hours, event_count)
+select
+    landed_hour,
+    event_type,
+    extract(epoch from landed_hour - {{ hour_of('occurred_at') }}) / 3600 as delay_hours,
+    count(*) as event_count
+from ledger.usage_events
+where landed_hour = any(current_setting('metering.landed_hours')::timestamptz[])
+group by landed_hour, event_type, landed_hour - {{ hour_of('occurred_at') }}
