@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from metering_pipeline.settings import HOUR
-from metering_pipeline.transform.lateness import arrival_delays, lateness, later_than
+from metering_pipeline.transform.lateness import arrival_delays, lateness, later_than, plot
 from tests.scenarios.conftest import Pipeline
 
 LANDED = datetime(2026, 1, 10, 5, tzinfo=UTC)
@@ -61,7 +61,7 @@ def test_the_lookback_can_be_chosen_by_it(landed: Pipeline) -> None:
     assert base64.b64decode(picture).startswith(b"\x89PNG")
 
     shares = later_than(arrival_delays(landed.database))["api|request"]
-    assert (shares * 1000).round(6).to_dict() == {0: 3, 5: 2, 72: 1, 100: 0}
+    assert (shares * 1000).round(6).to_dict() == {-1: 1000, 0: 3, 5: 2, 72: 1, 100: 0}
 
 
 def test_without_events_there_is_nothing_to_draw(landed: Pipeline) -> None:
@@ -77,5 +77,10 @@ def test_a_type_that_ends_early_stays_at_zero() -> None:
         columns=["event_type", "delay_hours", "event_count"],
     )
     shares = later_than(delays)
-    assert shares["a"].to_dict() == {-1: 1, 0: 0.25, 1: 0, 9: 0}
-    assert shares["b"].to_dict() == {-1: 0.5, 0: 0.5, 1: 0.5, 9: 0}
+    assert shares["a"].to_dict() == {-2: 1, -1: 1, 0: 0.25, 1: 0, 9: 0}
+    assert shares["b"].to_dict() == {-2: 1, -1: 0.5, 0: 0.5, 1: 0.5, 9: 0}
+
+
+def test_events_that_all_come_at_once_are_drawn_too() -> None:
+    delays = pd.DataFrame([("a", 0, 7)], columns=["event_type", "delay_hours", "event_count"])
+    assert plot(delays, 72).startswith(b"\x89PNG")
