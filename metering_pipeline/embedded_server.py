@@ -45,7 +45,7 @@ SERVER_SETTINGS: Mapping[str, str] = {
     "unix_socket_directories": "",
     "max_connections": "100",
     "shared_buffers": "256MB",
-    "temp_buffers": "256MB",
+    "temp_buffers": "256MB",  # a posting's batch stays in memory
     "work_mem": "32MB",
     "maintenance_work_mem": "128MB",
     "max_wal_size": "2GB",

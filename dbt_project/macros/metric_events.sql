@@ -6,9 +6,9 @@
   value               numeric; count: 1, otherwise the value property or, without one, the quantity
   unreadable          null, or why the value cannot be read: value_missing, value_not_a_number, dimension_too_long
 
-  Events for which the condition `unmetered` is true come too, with a null metric.
+  Events for which the condition `unmetered`, if there is one, is true come too, with a null metric.
 #}
-{% macro metric_events(events, unmetered='false') -%}
+{% macro metric_events(events, unmetered=none) -%}
 select
     events.*,
     metrics.metric,
@@ -47,10 +47,10 @@ select
         when (events.properties ->> metrics.value_property) !~ {{ readable_number() }} then 'value_not_a_number'
     end as unreadable
 from {{ events }} as events
-{{ 'inner' if unmetered == 'false' else 'left' }} join catalog.metrics
+{{ 'left' if unmetered else 'inner' }} join catalog.metrics
     on events.event_type = metrics.event_type
         and events.properties @> metrics.filter
-{%- if unmetered != 'false' %}
+{%- if unmetered %}
 where metrics.metric is not null or {{ unmetered }}
 {%- endif %}
 {%- endmacro %}

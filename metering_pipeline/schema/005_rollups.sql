@@ -55,25 +55,25 @@ create table rollups.arrival_delays (
     primary key (landed_hour, event_type, delay_hours)
 );
 
--- The delays of the last 30 days of landing hours, by event type: from these figures the lookback is chosen.
-create view rollups.lateness with (security_invoker = true) as
-with recent as (
-    select
-        event_type,
-        delay_hours,
-        sum(event_count) as event_count
-    from rollups.arrival_delays
-    where landed_hour > (select max(landed_hour) - interval '30 days' from rollups.arrival_delays)
-    group by event_type, delay_hours
-),
+-- The delays of the last 30 days of landing hours.
+create view rollups.recent_delays with (security_invoker = true) as
+select
+    event_type,
+    delay_hours,
+    sum(event_count) as event_count
+from rollups.arrival_delays
+where landed_hour > (select max(landed_hour) - interval '30 days' from rollups.arrival_delays)
+group by event_type, delay_hours;
 
-running as (
+-- The same in figures, by event type: from these the lookback is chosen.
+create view rollups.lateness with (security_invoker = true) as
+with running as (
     select
         *,
         sum(event_count) over (partition by event_type order by delay_hours) as arrived_count,
         sum(event_count) over (partition by event_type) as all_count,
         delay_hours * interval '1 hour' > catalog.setting_hours('lookback_hours') as is_beyond
-    from recent
+    from rollups.recent_delays
 )
 
 select

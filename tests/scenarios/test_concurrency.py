@@ -5,9 +5,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,15 @@ def run_hours(world: World, recorded: RecordedModels, first: datetime, last: dat
         post([*ROLLUPS, DAILY], EVERYTHING)
 
 
+def wait_until_it_waits(world: World, work: Future[Any], lock: str) -> None:
+    """Until somebody waits for such a lock, which only this work does."""
+    deadline = time.monotonic() + PATIENCE
+    while not world.rows(f"select pid from pg_locks where {lock} and not granted"):
+        assert not work.done()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.mark.parametrize(
     ("model", "table"),
     [
@@ -92,11 +102,7 @@ def test_a_posting_holds_the_pipelines_lock(world: World, model: str, table: str
     with ThreadPoolExecutor(1) as pool, world.database.connect() as other:
         other.execute(f"lock table {table} in access exclusive mode".encode())
         posting = pool.submit(world.post, [model], EVERYTHING)
-        deadline = time.monotonic() + PATIENCE
-        while not world.rows("select pid from pg_locks where relation is not null and not granted"):
-            assert not posting.done()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until_it_waits(world, posting, "relation is not null")
         held = world.rows(
             "select 1 from pg_locks where locktype = 'advisory' and objid = %s and granted"
             " and pid in (select pid from pg_locks where relation is not null and not granted)",
@@ -115,21 +121,15 @@ def test_a_landing_keeps_only_its_own_hour_waiting(world: World) -> None:
         [landed] = land_hours(world.database.url, world.settings, hour, hour, now)
         return landed.files_landed
 
-    def wait_for(locks: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not world.rows(f"select pid from pg_locks where {locks} and not granted"):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
     assert land(HOURS[0]) == len(NAMES)
     world.write(HOURS[0], NAMES[0], EVENTS[::2])
     with ThreadPoolExecutor(2) as pool, world.database.connect() as other:
         other.execute("lock table landing.usage_events in share mode")
         first = pool.submit(land, HOURS[0])
-        wait_for("relation is not null")
+        wait_until_it_waits(world, first, "relation is not null")
         assert world.rows("select pg_try_advisory_xact_lock(%s)", PIPELINE_LOCK) == [(True,)]
         second = pool.submit(land, HOURS[0])
-        wait_for("locktype = 'advisory'")
+        wait_until_it_waits(world, second, "locktype = 'advisory'")
         other.rollback()
         assert [each.result(timeout=PATIENCE) for each in (first, second)] == [1, 0]
     world.note_landed(HOURS[0], HOURS[0])
