@@ -20,8 +20,9 @@
         'metrics': {
             'key': ['metric'],
             'columns': {
-                'metric': 'text', 'event_type': 'text', 'aggregation': 'count|sum|min|max|latest',
-                'value_property': 'text?', 'dimensions': 'names', 'unit': 'text', 'filter': 'object',
+                'metric': 'text', 'event_type': 'text',
+                'aggregation': 'count|sum|min|max|latest|unique_count|weighted_sum|percentile',
+                'value_property': 'text?', 'percentile': 'number?', 'dimensions': 'names', 'unit': 'text', 'filter': 'object',
                 'description': 'text',
             },
         },

@@ -3,8 +3,12 @@
   row for each event and metric that reads its type and passes its filter: the relation's columns, and
 
   metric, dimensions  the bucket's key; a missing dimension is null, a dimension's value is text
-  value               numeric; count: 1, otherwise the value property or, without one, the quantity
-  unreadable          null, or why the value cannot be read: value_missing, value_not_a_number, dimension_too_long
+  value               numeric; count and unique_count: 1, otherwise the value property or, without one, the quantity
+  moment              for weighted_sum the value times the seconds from 1970 to the event, else null
+  unique_value        for unique_count and percentile the value as text, else null
+  removed             whether the event takes a unique value away: its property operation is "remove"
+  unreadable          null, or why the value cannot be read: value_missing, value_not_a_number, value_too_long,
+                      unknown_operation, dimension_too_long
 
   Events for which the condition `unmetered`, if there is one, is true come too, with a null metric.
 #}
@@ -23,14 +27,19 @@ select
         )
     end as dimensions,
     case
-        when metrics.aggregation = 'count' then 1
-        when metrics.value_property is null then events.quantity
-        -- landing has bounded the digits of a number, not those of a text
-        when jsonb_typeof(events.properties -> metrics.value_property) = 'number'
-            then (events.properties -> metrics.value_property)::numeric
-        when (events.properties ->> metrics.value_property) ~ {{ readable_number() }}
-            then (events.properties ->> metrics.value_property)::numeric
+        when metrics.aggregation in ('count', 'unique_count') then 1
+        else {{ metric_number() }}
     end as value,
+    case
+        when metrics.aggregation = 'weighted_sum'
+            then {{ metric_number() }} * extract(epoch from events.occurred_at)
+    end as moment,
+    case metrics.aggregation
+        when 'unique_count' then events.properties ->> metrics.value_property
+        when 'percentile' then trim_scale({{ metric_number() }})::text
+    end as unique_value,
+    metrics.aggregation = 'unique_count'
+    and coalesce(events.properties ->> 'operation' = 'remove', false) as removed,
     case
         when metrics.metric is null then null
         when cardinality(metrics.dimensions) = 1
@@ -42,6 +51,11 @@ select
                 where octet_length(events.properties ->> dimension) > 255
             ) then 'dimension_too_long'
         when metrics.aggregation = 'count' or metrics.value_property is null then null
+        when metrics.aggregation = 'unique_count' then case
+            when events.properties ->> metrics.value_property is null then 'value_missing'
+            when octet_length(events.properties ->> metrics.value_property) > 255 then 'value_too_long'
+            when events.properties ->> 'operation' not in ('add', 'remove') then 'unknown_operation'
+        end
         when jsonb_typeof(events.properties -> metrics.value_property) = 'number' then null
         when events.properties ->> metrics.value_property is null then 'value_missing'
         when (events.properties ->> metrics.value_property) !~ {{ readable_number() }} then 'value_not_a_number'
@@ -53,6 +67,18 @@ from {{ events }} as events
 {%- if unmetered %}
 where metrics.metric is not null or {{ unmetered }}
 {%- endif %}
+{%- endmacro %}
+
+{# The number that a metric reads of an event, or null. #}
+{% macro metric_number() -%}
+case
+            when metrics.value_property is null then events.quantity
+            -- landing has bounded the digits of a number, not those of a text
+            when jsonb_typeof(events.properties -> metrics.value_property) = 'number'
+                then (events.properties -> metrics.value_property)::numeric
+            when (events.properties ->> metrics.value_property) ~ {{ readable_number() }}
+                then (events.properties ->> metrics.value_property)::numeric
+        end
 {%- endmacro %}
 
 {# The additive digest of a set of metric events by one of their hashes. Not a product with the sign: the
@@ -68,11 +94,22 @@ coalesce(sum({{ digest_term(hash) }}) filter (where sign > 0), 0)
 '^-?[0-9]{1,20}([.][0-9]{1,18})?$'
 {%- endmacro %}
 
+{# What became of the single values of a set of metric events: how often each came, and the latest of it. #}
+{% macro unique_value_figures() -%}
+sum(sign) as event_count,
+    count(*) filter (where sign < 0) as voided_count,
+    max(occurred_at) filter (where sign > 0) as latest_at,
+    (array_agg(fingerprint order by occurred_at desc, fingerprint desc) filter (where sign > 0))[1]
+        as latest_fingerprint,
+    (array_agg(removed order by occurred_at desc, fingerprint desc) filter (where sign > 0))[1] as removed
+{%- endmacro %}
+
 {# The figures of a set of metric events in which an event that is taken back has sign -1. #}
 {% macro bucket_figures() -%}
 sum(sign) as event_count,
     count(*) filter (where sign < 0) as voided_count,
     sum(sign * value) as value_sum,
+    sum(sign * moment) as value_moment,
     min(value) filter (where sign > 0) as value_min,
     max(value) filter (where sign > 0) as value_max,
     (array_agg(value order by occurred_at desc, fingerprint desc) filter (where sign > 0))[1] as value_latest,
@@ -87,18 +124,26 @@ sum(sign) as event_count,
 {% macro merged_figures(buckets) -%}
 sum({{ buckets }}.event_count) as event_count,
     sum({{ buckets }}.value_sum) as value_sum,
+    sum({{ buckets }}.value_moment) as value_moment,
     min({{ buckets }}.value_min) as value_min,
     max({{ buckets }}.value_max) as value_max,
-    (array_agg({{ buckets }}.value_latest order by {{ buckets }}.latest_at desc nulls last, {{ buckets }}.latest_fingerprint desc))[1]
-        as value_latest,
+    {{ latest_of(buckets, 'value_latest') }} as value_latest,
     max({{ buckets }}.latest_at) as latest_at,
-    (array_agg({{ buckets }}.latest_fingerprint order by {{ buckets }}.latest_at desc nulls last, {{ buckets }}.latest_fingerprint desc))[1]
-        as latest_fingerprint,
+    {{ latest_of(buckets, 'latest_fingerprint') }} as latest_fingerprint,
     sum({{ buckets }}.event_digest) as event_digest,
     sum({{ buckets }}.payload_digest) as payload_digest
 {%- endmacro %}
 
+{# What a column says in the latest of the buckets: by the event's time, then by its fingerprint. #}
+{% macro latest_of(buckets, column) -%}
+(array_agg(
+        {{ buckets }}.{{ column }}
+        order by {{ buckets }}.latest_at desc nulls last, {{ buckets }}.latest_fingerprint desc
+    ))[1]
+{%- endmacro %}
+
 {# The columns that merged_figures and bucket_figures give, in order. #}
 {% macro figure_columns() -%}
-event_count, value_sum, value_min, value_max, value_latest, latest_at, latest_fingerprint, event_digest, payload_digest
+event_count, value_sum, value_moment, value_min, value_max, value_latest, latest_at, latest_fingerprint,
+    event_digest, payload_digest
 {%- endmacro %}

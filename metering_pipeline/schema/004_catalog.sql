@@ -27,12 +27,16 @@ create table catalog.tenants (
 create table catalog.metrics (
     metric text collate "C" primary key,
     event_type text collate "C" not null,
-    aggregation text not null check (aggregation in ('count', 'sum', 'min', 'max', 'latest')),
+    aggregation text not null check (
+        aggregation in ('count', 'sum', 'min', 'max', 'latest', 'unique_count', 'weighted_sum', 'percentile')
+    ),
     value_property text,
+    percentile numeric check (percentile > 0 and percentile <= 100),
     dimensions text[] not null,
     unit text not null,
     filter jsonb not null,
-    description text not null
+    description text not null,
+    check ((aggregation = 'percentile') = (percentile is not null))
 );
 
 create table catalog.plans (

@@ -10,6 +10,7 @@ create table rollups.usage_contributions (
     event_count bigint not null,
     voided_count bigint not null,
     value_sum numeric not null,
+    value_moment numeric,
     value_min numeric,
     value_max numeric,
     value_latest numeric,
@@ -20,6 +21,26 @@ create table rollups.usage_contributions (
     primary key (landed_hour, tenant_id, metric, hour, dimensions)
 );
 create index usage_contributions_by_bucket on rollups.usage_contributions (tenant_id, hour, metric);
+
+-- The single values of a landing hour's contributions, for metrics of which no sum is enough: unique_count and
+-- percentile. What a value was last, by the event's time: added, or removed.
+create table rollups.unique_value_contributions (
+    landed_hour timestamptz not null,
+    tenant_id text collate "C" not null,
+    metric text collate "C" not null,
+    hour timestamptz not null,
+    dimensions jsonb not null,
+    value text collate "C" not null,
+    event_type text collate "C" not null,
+    event_count bigint not null,
+    voided_count bigint not null,
+    latest_at timestamptz,
+    latest_fingerprint uuid,
+    removed boolean,
+    primary key (landed_hour, tenant_id, metric, hour, dimensions, value)
+);
+create index unique_value_contributions_by_bucket
+on rollups.unique_value_contributions (tenant_id, hour, metric);
 
 -- Values that a metric could not read: reported, never counted as zero.
 create table rollups.unreadable_values (
@@ -105,6 +126,7 @@ create table rollups.usage_hourly (
     dimensions jsonb not null,
     event_count bigint not null,
     value_sum numeric not null,
+    value_moment numeric,
     value_min numeric,
     value_max numeric,
     value_latest numeric,
@@ -114,6 +136,20 @@ create table rollups.usage_hourly (
     payload_digest numeric not null,
     primary key (tenant_id, hour, metric, dimensions)
     include (event_count, value_sum)
+);
+
+-- Each value that a bucket's events had, once: the contributions merged.
+create table rollups.unique_values_hourly (
+    tenant_id text collate "C" not null,
+    metric text collate "C" not null,
+    hour timestamptz not null,
+    dimensions jsonb not null,
+    value text collate "C" not null,
+    event_count bigint not null,
+    latest_at timestamptz not null,
+    latest_fingerprint uuid not null,
+    removed boolean not null,
+    primary key (tenant_id, metric, hour, dimensions, value)
 );
 
 -- What the daily rollup still owes.
@@ -131,6 +167,7 @@ create table rollups.usage_daily (
     dimensions jsonb not null,
     event_count bigint not null,
     value_sum numeric not null,
+    value_moment numeric,
     value_min numeric,
     value_max numeric,
     value_latest numeric,

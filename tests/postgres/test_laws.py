@@ -72,7 +72,7 @@ TAMPERING = {
     ),
     "a rollup row without contributions": (
         """insert into rollups.usage_hourly select tenant_id, metric, '2026-01-13 05:00Z', dimensions,
-            1, 1, 1, 1, 1, latest_at, latest_fingerprint, 1, 1
+            1, 1, null, 1, 1, 1, latest_at, latest_fingerprint, 1, 1
         from rollups.usage_hourly
         where tenant_id = %s and metric = 'requests' and hour = '2026-01-12 11:00Z'""",
         ("birch",),

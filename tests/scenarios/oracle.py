@@ -9,7 +9,7 @@ import json
 import re
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -22,13 +22,25 @@ NUMBER = re.compile(r"-?[0-9]{1,20}([.][0-9]{1,18})?")
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of the catalog: without a property it counts events, or sums their quantity."""
+    """A metric of the catalog: without a property it reads the quantity."""
 
     name: str
     event_type: str
-    value_property: str | None
-    dimensions: tuple[str, ...]
-    of_quantity: bool = False
+    aggregation: str
+    value_property: str | None = None
+    dimensions: tuple[str, ...] = ()
+    filter: tuple[tuple[str, str], ...] = ()
+    percentile: Decimal | None = None
+
+    @property
+    def keeps_values(self) -> bool:
+        return self.aggregation in ("unique_count", "percentile")
+
+    def reads(self, record: "Record") -> bool:
+        properties = record.event.get("properties", {})
+        return self.event_type == record.event["event_type"] and all(
+            properties.get(name) == value for name, value in self.filter
+        )
 
 
 @dataclass(frozen=True)
@@ -175,8 +187,11 @@ def suspects(ledger: Ledger, since: datetime) -> set[tuple[Any, ...]]:
 
 
 Figures = tuple[
-    int, Decimal, Decimal | None, Decimal | None, Decimal | None, datetime | None, uuid.UUID | None, int, int
+    int, Decimal, Decimal | None, Decimal | None, Decimal | None, Decimal | None, datetime | None, uuid.UUID | None,
+    int, int,
 ]  # fmt: skip
+Members = tuple[int, datetime | None, uuid.UUID | None, bool | None]
+"""How often a value came, and of the latest event that has it: when, which, and whether it removes it."""
 Signed = list[tuple[int, Record]]
 
 
@@ -223,7 +238,7 @@ def unreadable(ledger: Ledger, metrics: Sequence[Metric]) -> Counter[tuple[Any, 
         for sign, record in entries:
             for metric in metrics:
                 reason = _value(record, metric)
-                if metric.event_type == record.event["event_type"] and isinstance(reason, str):
+                if metric.reads(record) and isinstance(reason, str):
                     tenant_id = record.event["tenant_id"]
                     found[landed_hour, tenant_id, metric.name, record.hour, reason] += sign
     return found
@@ -241,43 +256,112 @@ def unmetered(ledger: Ledger, metrics: Sequence[Metric]) -> Counter[tuple[Any, .
     return found
 
 
+def unique_value_contributions(
+    ledger: Ledger, metrics: Sequence[Metric]
+) -> dict[tuple[Any, ...], Members]:
+    """Members by (landed hour, tenant, metric, hour, dimensions as JSON, value)."""
+    return {
+        (landed_hour, *key): members
+        for landed_hour, entries in booked(ledger).items()
+        for key, members in _by_value(entries, metrics).items()
+    }
+
+
+def unique_values(ledger: Ledger, metrics: Sequence[Metric]) -> dict[tuple[Any, ...], Members]:
+    """Members by (tenant, metric, hour, dimensions as JSON, value), of the events that stand."""
+    return _by_value([(1, record) for record in ledger.standing()], metrics)
+
+
 def _value(record: Record, metric: Metric) -> Decimal | str:
-    """What the metric reads from the event, or why it cannot."""
-    if metric.of_quantity:
-        return Decimal(str(record.event.get("quantity", 1)))
-    if metric.value_property is None:
+    """The number that the metric reads from the event, or why it cannot."""
+    properties = record.event.get("properties", {})
+    if metric.aggregation == "count":
         return Decimal(1)
-    value = record.event.get("properties", {}).get(metric.value_property)
+    if metric.value_property is None:
+        return Decimal(str(record.event.get("quantity", 1)))
+    value = properties.get(metric.value_property)
     if value is None:
         return "value_missing"
+    if metric.aggregation == "unique_count":
+        if len(str(value).encode()) > 255:
+            return "value_too_long"
+        known = properties.get("operation") in (None, "add", "remove")
+        return Decimal(1) if known else "unknown_operation"
     return Decimal(str(value)) if NUMBER.fullmatch(str(value)) else "value_not_a_number"
 
 
-def _by_bucket(
-    entries: Signed, metrics: Sequence[Metric], bucket: timedelta = timedelta(hours=1)
-) -> dict[tuple[str, str, datetime, str], Figures]:
-    buckets: dict[tuple[str, str, datetime, str], list[tuple[int, Record, Decimal]]] = defaultdict(
-        list
-    )
+def _unique_value(record: Record, metric: Metric, value: Decimal) -> str:
+    if metric.aggregation == "unique_count":
+        return str(record.event["properties"][metric.value_property])
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+Bucket = tuple[str, str, datetime, str]
+
+
+def _readable(
+    entries: Signed, metrics: Sequence[Metric], bucket: timedelta
+) -> Iterator[tuple[Bucket, Metric, int, Record, Decimal]]:
     for sign, record in entries:
         start = record.hour - (record.hour - EPOCH) % bucket
         properties = record.event.get("properties", {})
         for metric in metrics:
             value = _value(record, metric)
-            if metric.event_type == record.event["event_type"] and isinstance(value, Decimal):
-                dimensions = json.dumps({name: properties.get(name) for name in metric.dimensions})
-                key = (record.event["tenant_id"], metric.name, start, dimensions)
-                buckets[key].append((sign, record, value))
-    return {key: _figures(found) for key, found in buckets.items()}
+            if metric.reads(record) and isinstance(value, Decimal):
+                dimensions = {name: properties.get(name) for name in metric.dimensions}
+                key = json.dumps(dimensions, sort_keys=True)
+                yield (
+                    (record.event["tenant_id"], metric.name, start, key),
+                    metric,
+                    sign,
+                    record,
+                    value,
+                )
 
 
-def _figures(entries: list[tuple[int, Record, Decimal]]) -> Figures:
+def _by_bucket(
+    entries: Signed, metrics: Sequence[Metric], bucket: timedelta = timedelta(hours=1)
+) -> dict[Bucket, Figures]:
+    buckets: dict[Bucket, list[tuple[int, Record, Decimal]]] = defaultdict(list)
+    weighted = set()
+    for key, metric, sign, record, value in _readable(entries, metrics, bucket):
+        buckets[key].append((sign, record, value))
+        if metric.aggregation == "weighted_sum":
+            weighted.add(key)
+    return {key: _figures(found, key in weighted) for key, found in buckets.items()}
+
+
+def _by_value(entries: Signed, metrics: Sequence[Metric]) -> dict[tuple[Any, ...], Members]:
+    keeping = [metric for metric in metrics if metric.keeps_values]
+    groups: dict[tuple[Any, ...], list[tuple[int, Record]]] = defaultdict(list)
+    counted = {metric.name for metric in keeping if metric.aggregation == "unique_count"}
+    for key, metric, sign, record, value in _readable(entries, keeping, timedelta(hours=1)):
+        groups[*key, _unique_value(record, metric, value)].append((sign, record))
+    return {key: _members(found, key[-4] in counted) for key, found in groups.items()}
+
+
+def _members(entries: Signed, may_be_removed: bool) -> Members:
+    counted = [record for sign, record in entries if sign > 0]
+    latest = max(counted, key=lambda each: (each.occurred_at, each.fingerprint), default=None)
+    return (
+        sum(sign for sign, _ in entries),
+        latest.occurred_at if latest else None,
+        latest.fingerprint if latest else None,
+        may_be_removed and latest.event["properties"].get("operation") == "remove" if latest else None,
+    )
+
+
+def _figures(entries: list[tuple[int, Record, Decimal]], weighted: bool) -> Figures:
     counted = [(record, value) for sign, record, value in entries if sign > 0]
     values = [value for _, value in counted]
     latest = max(counted, key=lambda each: (each[0].occurred_at, each[0].fingerprint), default=None)
     return (
         sum(sign for sign, _, _ in entries),
         sum((sign * value for sign, _, value in entries), Decimal(0)),
+        sum((sign * value * _seconds(record.occurred_at) for sign, record, value in entries), Decimal(0))
+        if weighted
+        else None,
         min(values, default=None),
         max(values, default=None),
         latest[1] if latest else None,
@@ -286,3 +370,7 @@ def _figures(entries: list[tuple[int, Record, Decimal]]) -> Figures:
         sum(sign * low_bits(record.fingerprint) for sign, record, _ in entries),
         sum(sign * low_bits(record.payload_hash) for sign, record, _ in entries),
     )
+
+
+def _seconds(instant: datetime) -> Decimal:
+    return Decimal((instant - EPOCH) // timedelta(microseconds=1)) / 1_000_000

@@ -22,7 +22,8 @@ LEDGER = "usage_events"
 ROLLUPS = ("usage_contributions", "usage_hourly")
 DAILY = "usage_daily"
 SUSPECTS = "suspects"
-MODELS = (LEDGER, *ROLLUPS, DAILY, SUSPECTS)
+CATALOG = "catalog_versions"
+MODELS = (LEDGER, *ROLLUPS, DAILY, SUSPECTS, CATALOG)
 
 SELECTED = {LEDGER: "metering.ledger.usage_events"}
 """Models whose name alone would also select a source."""

@@ -4,8 +4,9 @@ oracle beside it: what is done to the one is told to the other, and then both ar
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,37 @@ from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.reconciliation.rebuild import rebuild_ledger
 from metering_pipeline.settings import HOUR, Settings, parse_hour
 from tests.scenarios import oracle
-from tests.soak.posting import DAILY, LEDGER, ROLLUPS, SUSPECTS, Poster
+from tests.soak.posting import CATALOG, DAILY, LEDGER, ROLLUPS, SUSPECTS, Poster
 
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 HOURS = [datetime(2026, 1, 10, 23, tzinfo=UTC) + number * HOUR for number in range(4)]
 """The landing hours, across a midnight."""
 LOOKBACK = timedelta(hours=2)
-METRICS = [
-    oracle.Metric("requests", "api.request", None, ()),
-    oracle.Metric("input_tokens", "api.request", "input_tokens", ("model",)),
-    oracle.Metric("output_tokens", "api.request", "output_tokens", ("model",)),
-    oracle.Metric("storage_gb_hours", "storage.snapshot", None, (), of_quantity=True),
+Metrics = Sequence[oracle.Metric]
+SAMPLE: Metrics = [
+    oracle.Metric("requests", "api.request", "count"),
+    oracle.Metric("input_tokens", "api.request", "sum", "input_tokens", ("model",)),
+    oracle.Metric("output_tokens", "api.request", "sum", "output_tokens", ("model",)),
+    oracle.Metric("storage_gb_hours", "storage.snapshot", "sum"),
 ]
 """Those of the sample catalog."""
+MORE: Metrics = [
+    *SAMPLE,
+    oracle.Metric("users", "api.request", "unique_count", "user"),
+    oracle.Metric("users_by_model", "api.request", "unique_count", "user", ("model", "operation")),
+    oracle.Metric("p90", "api.request", "percentile", "output_tokens", percentile=Decimal(90)),
+    oracle.Metric("storage_level", "storage.snapshot", "weighted_sum"),
+]
+"""With some of which a sum is not enough."""
+OTHER: Metrics = [
+    oracle.Metric("requests", "api.request", "count", filter=(("model", "small"),)),
+    oracle.Metric("input_tokens", "api.request", "max", "input_tokens", ("user", "model")),
+    oracle.Metric("output_tokens", "storage.snapshot", "latest", None, ("model",)),
+    oracle.Metric("storage_gb_hours", "page.viewed", "weighted_sum"),
+    oracle.Metric("users", "api.request", "percentile", "output_tokens", percentile=Decimal(1)),
+]
+"""The same names, but they measure otherwise, and other events."""
+CATALOGS = {"sample": SAMPLE, "more": MORE, "other": OTHER}
 
 Event = Mapping[str, Any]
 
@@ -54,6 +73,7 @@ class World:
         )
         self.files: dict[str, tuple[datetime, list[Event]]] = {}
         self.landed = oracle.Landing()
+        self.metrics = SAMPLE
         root.mkdir(exist_ok=True)
         open_database(self.settings)
 
@@ -83,6 +103,8 @@ class World:
         self.files.clear()
         self.landed = oracle.Landing()
         self._empty(_TABLES)
+        if self.metrics is not SAMPLE:
+            self.publish("sample")
 
     def forget_ledger(self) -> None:
         """As before the first posting: what is landed is all there is."""
@@ -141,6 +163,28 @@ class World:
     def list_suspects(self) -> None:
         self.post([SUSPECTS], Window(HOURS[0], END_OF_TIME))
 
+    def publish(self, catalog: str) -> None:
+        """Publish a catalog with other metrics: what they measure is owed over all of history."""
+        self.metrics = CATALOGS[catalog]
+        self._connection.execute("delete from staging.metrics")
+        with self._connection.cursor() as cursor:
+            cursor.executemany(
+                "insert into staging.metrics values (%s, %s, %s, %s, %s, %s, 'units', %s, 'For people.')",
+                [
+                    (
+                        metric.name,
+                        metric.event_type,
+                        metric.aggregation,
+                        metric.value_property,
+                        None if metric.percentile is None else str(metric.percentile),
+                        json.dumps(metric.dimensions),
+                        json.dumps(dict(metric.filter)),
+                    )
+                    for metric in self.metrics
+                ],
+            )
+        self.post([CATALOG], Window(HOURS[0], END_OF_TIME))
+
     def release(self) -> None:
         """Release what is later than the lookback; the next roll_up takes it."""
         from metering_pipeline.transform.late_arrivals import release_late_arrivals
@@ -194,27 +238,56 @@ class World:
             "select * from ledger.pending where landed_hour - event_hour <= %s", LOOKBACK
         )
         assert early == [], early
-        ledger = oracle.post(self.landed.records())
-        self._expect_figures("usage_realtime", "hour", oracle.hourly(ledger, METRICS))
+        self.check_realtime()
+
+    def check_realtime(self) -> None:
+        """Whatever is owed: whoever reads in real time sees the ledger as it is."""
+        self._expect_figures("usage_realtime", "hour", oracle.hourly(self._ledger(), self.metrics))
+
+    def _ledger(self) -> oracle.Ledger:
+        """The events and voids that the ledger holds."""
+        events, voids = (
+            [
+                oracle.Record(landed_hour, "", 0, event)
+                for landed_hour, event in self.rows(
+                    f"""
+                    select landed_hour, jsonb_build_object(
+                        'tenant_id', tenant_id, 'event_type', event_type,
+                        'occurred_at', to_char(occurred_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                        'correlation_id', correlation_id, 'quantity', quantity::text, 'properties', properties
+                    )
+                    from ledger.{table}
+                    """
+                )
+            ]
+            for table in ("usage_events", "voids")
+        )
+        return oracle.Ledger(events=events, duplicates=[], conflicts=[], voids=voids)
 
     def check_rollups(self) -> None:
         """Nothing is owed, and every table of the rollups is the oracle's."""
         for queue in ("ledger.pending", "rollups.touched_buckets", "rollups.touched_days"):
             assert self.rows(f"select * from {queue}") == [], queue
         ledger = oracle.post(self.landed.records())
-        contributions = oracle.contributions(ledger, METRICS)
+        contributions = oracle.contributions(ledger, self.metrics)
         self._expect_figures("usage_contributions", "hour", contributions, "landed_hour, ")
-        self._expect_figures("usage_hourly", "hour", oracle.hourly(ledger, METRICS))
-        self._expect_figures("usage_daily", "day", oracle.daily(ledger, METRICS))
+        self._expect_figures("usage_hourly", "hour", oracle.hourly(ledger, self.metrics))
+        self._expect_figures("usage_daily", "day", oracle.daily(ledger, self.metrics))
+        self._expect_values(
+            "unique_value_contributions",
+            oracle.unique_value_contributions(ledger, self.metrics),
+            "landed_hour, ",
+        )
+        self._expect_values("unique_values_hourly", oracle.unique_values(ledger, self.metrics))
         expect(
             "unreadable_values",
             self._counts("tenant_id, metric, hour, reason", "unreadable_values"),
-            oracle.unreadable(ledger, METRICS),
+            oracle.unreadable(ledger, self.metrics),
         )
         expect(
             "unmetered_events",
             self._counts("tenant_id, event_type, hour", "unmetered_events"),
-            oracle.unmetered(ledger, METRICS),
+            oracle.unmetered(ledger, self.metrics),
         )
         expect(
             "arrival_delays",
@@ -267,12 +340,24 @@ class World:
         prefix: str = "",
     ) -> None:
         rows = self.rows(
-            f"select {prefix}tenant_id, metric, {time}, dimensions, event_count, value_sum, value_min,"
-            " value_max, value_latest, latest_at, latest_fingerprint, event_digest, payload_digest"
+            f"select {prefix}tenant_id, metric, {time}, dimensions, event_count, value_sum, value_moment,"
+            " value_min, value_max, value_latest, latest_at, latest_fingerprint, event_digest, payload_digest"
             f" from rollups.{table}"
         )
-        found = Counter((*row[:-10], json.dumps(row[-10]), *row[-9:]) for row in rows)
+        found = Counter(
+            (*row[:-11], json.dumps(row[-11], sort_keys=True), *row[-10:]) for row in rows
+        )
         expect(table, found, Counter((*key, *figures) for key, figures in expected.items()))
+
+    def _expect_values(
+        self, table: str, expected: Mapping[tuple[Any, ...], oracle.Members], prefix: str = ""
+    ) -> None:
+        rows = self.rows(
+            f"select {prefix}tenant_id, metric, hour, dimensions, value, event_count, latest_at,"
+            f" latest_fingerprint, removed from rollups.{table}"
+        )
+        found = Counter((*row[:-6], json.dumps(row[-6], sort_keys=True), *row[-5:]) for row in rows)
+        expect(table, found, Counter((*key, *members) for key, members in expected.items()))
 
 
 def expect(what: str, found: Counter[Any], expected: Counter[Any]) -> None:
@@ -299,6 +384,7 @@ _TABLES = [
         f"rollups.{name}"
         for name in (
             "usage_contributions", "usage_hourly", "usage_daily", "touched_buckets", "touched_days",
+            "unique_value_contributions", "unique_values_hourly",
             "unreadable_values", "unmetered_events", "arrival_delays",
         )
     ),

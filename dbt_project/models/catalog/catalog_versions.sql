@@ -1,7 +1,7 @@
 {{ config(materialized='posting', full_refresh=false) }}
 
 {%- set tables = catalog_tables() %}
-{%- set measuring_columns = 'metric, event_type, aggregation, value_property, dimensions, filter' %}
+{%- set measuring_columns = 'metric, event_type, aggregation, value_property, percentile, dimensions, filter' %}
 
 -- Publishes the catalog as a whole: validated, cast, moved in one transaction, so that a reader sees the
 -- old one or the new one. A content not seen before the last time is a new version.

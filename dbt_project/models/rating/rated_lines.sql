@@ -22,8 +22,110 @@ where
 
 analyze taken;
 
+-- Single values, for what no sum can tell: whole hours of the rollups, and of hours that an edge cuts the events.
+create temporary table slice_values on commit drop as
+with slices as (
+    select
+        slices.subscription_id,
+        slices.charge_id,
+        slices.slice_start,
+        slices.slice_end,
+        slices.tenant_id,
+        slices.metric,
+        slices.dimension_route,
+        slices.aggregation,
+        metrics.percentile
+    from taken
+    inner join rating.charge_slices as slices
+        on taken.subscription_id = slices.subscription_id
+            and taken.charge_id = slices.charge_id
+            and taken.component = slices.component
+            and taken.slice_start = slices.slice_start
+    inner join catalog.metrics on slices.metric = metrics.metric
+    where slices.aggregation in ('unique_count', 'percentile')
+),
+
+parts as (
+    select
+        *,
+        slice_start as part_start,
+        least({{ hour_of('slice_start') }} + interval '1 hour', slice_end) as part_end
+    from slices
+    where {{ hour_of('slice_start') }} < slice_start
+    union all
+    select
+        *,
+        {{ hour_of('slice_end') }},
+        slice_end
+    from slices
+    where {{ hour_of('slice_end') }} < slice_end and {{ hour_of('slice_end') }} >= slice_start
+),
+
+standing as (
+    select
+        events.*,
+        parts.subscription_id,
+        parts.charge_id,
+        parts.slice_start,
+        parts.metric as charged_metric,
+        parts.dimension_route,
+        parts.aggregation,
+        parts.percentile
+    from parts
+    inner join ledger.usage_events as events
+        on parts.tenant_id = events.tenant_id
+            and parts.part_start <= events.occurred_at
+            and parts.part_end > events.occurred_at
+    where not exists (
+        select 1
+        from ledger.voids
+        where voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+    )
+),
+
+measured as (
+    {{ metric_events('standing') }}
+)
+
+select
+    slices.subscription_id,
+    slices.charge_id,
+    slices.slice_start,
+    slices.aggregation,
+    slices.percentile,
+    hours.value,
+    hours.event_count,
+    hours.latest_at,
+    hours.latest_fingerprint,
+    hours.removed
+from slices
+inner join rollups.unique_values_hourly as hours
+    on slices.tenant_id = hours.tenant_id
+        and slices.metric = hours.metric
+        and slices.slice_start <= hours.hour
+        and slices.slice_end >= hours.hour + interval '1 hour'
+        and slices.dimension_route <@ hours.dimensions
+union all
+select
+    subscription_id,
+    charge_id,
+    slice_start,
+    aggregation,
+    percentile,
+    unique_value,
+    1,
+    occurred_at,
+    fingerprint,
+    removed
+from measured
+where metric = charged_metric and unreadable is null and dimension_route <@ dimensions;
+
 create temporary table metered on commit drop as
-with figures as (
+with counted as (
+    {{ quantities_from_values('slice_values', ['subscription_id', 'charge_id', 'slice_start']) }}
+),
+
+figures as (
     select
         taken.subscription_id,
         taken.charge_id,
@@ -42,7 +144,9 @@ select
     slices.*,
     case
         when slices.component = 'flat' then 1
-        else {{ aggregated_quantity('slices.aggregation', 'figures') }}
+        else {{
+            aggregated_quantity('slices.aggregation', 'figures', 'slices.slice_start', 'slices.slice_end', 'counted')
+        }}
     end as quantity,
     coalesce(figures.event_count, 0) as event_count,
     coalesce(figures.event_digest, 0) as event_digest,
@@ -58,6 +162,11 @@ left join figures
         and slices.subscription_id = figures.subscription_id
         and slices.charge_id = figures.charge_id
         and slices.slice_start = figures.slice_start
+left join counted
+    on slices.component = 'usage'
+        and slices.subscription_id = counted.subscription_id
+        and slices.charge_id = counted.charge_id
+        and slices.slice_start = counted.slice_start
 where slices.charge_version is not null;
 
 -- 2. The past is not re-priced by accident: an issued line with the same usage, span and version stays.

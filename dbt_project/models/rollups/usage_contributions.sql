@@ -1,5 +1,30 @@
 {{ config(materialized='posting', full_refresh=false) }}
 
+{#- The events that these landing hours book, and those that they take back: a voided event in the later of the two. -#}
+{%- set signed_events %}
+    select
+        events.landed_hour as booked_hour,
+        1 as sign,
+        events.*
+    from ledger.usage_events as events
+    where
+        events.landed_hour = any(current_setting('metering.landed_hours')::timestamptz[])
+        and events.occurred_at >= current_setting('metering.first_event')::timestamptz
+        and events.occurred_at < current_setting('metering.end_event')::timestamptz
+    union all
+    select
+        greatest(events.landed_hour, voids.landed_hour) as booked_hour,
+        -1 as sign,
+        events.*
+    from ledger.voids
+    inner join ledger.usage_events as events
+        on voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+    where
+        greatest(events.landed_hour, voids.landed_hour) = any(current_setting('metering.landed_hours')::timestamptz[])
+        and voids.occurred_at >= current_setting('metering.first_event')::timestamptz
+        and voids.occurred_at < current_setting('metering.end_event')::timestamptz
+{%- endset %}
+
 -- Rewrites the contributions of the pending keys, from the ledger, and nothing else. On time, late and
 -- early are the same thing: the work follows what changed. Depends on {{ ref('usage_events') }}, and on
 -- what is to be metered: {{ source('catalog', 'metrics') }}.
@@ -27,7 +52,7 @@ where
 analyze taken;
 
 -- 2. What these landing hours contribute now, read once from the ledger, by workers too: with it what no metric
--- can read, and what no metric reads. A voided event is taken back in the later of the two landing hours.
+-- can read, and what no metric reads.
 -- As settings the planner sees the bounds; as subqueries it would guess, and read a day's index for an hour.
 select
     set_config('metering.landed_hours', coalesce(array_agg(distinct landed_hour), '{}')::text, true),
@@ -42,27 +67,7 @@ set local enable_sort = off;
 
 create temporary table totals on commit drop as
 with signed as (
-    select
-        events.landed_hour as booked_hour,
-        1 as sign,
-        events.*
-    from ledger.usage_events as events
-    where
-        events.landed_hour = any(current_setting('metering.landed_hours')::timestamptz[])
-        and events.occurred_at >= current_setting('metering.first_event')::timestamptz
-        and events.occurred_at < current_setting('metering.end_event')::timestamptz
-    union all
-    select
-        greatest(events.landed_hour, voids.landed_hour) as booked_hour,
-        -1 as sign,
-        events.*
-    from ledger.voids
-    inner join ledger.usage_events as events
-        on voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
-    where
-        greatest(events.landed_hour, voids.landed_hour) = any(current_setting('metering.landed_hours')::timestamptz[])
-        and voids.occurred_at >= current_setting('metering.first_event')::timestamptz
-        and voids.occurred_at < current_setting('metering.end_event')::timestamptz
+{{ signed_events }}
 ),
 
 measured as (
@@ -80,6 +85,7 @@ select
     sum(sign) as event_count,
     count(*) filter (where sign < 0) as voided_count,
     sum(sign * value) as value_sum,
+    sum(sign * moment) as value_moment,
     min(value) filter (where sign > 0) as value_min,
     max(value) filter (where sign > 0) as value_max,
     max(occurred_at) filter (where sign > 0) as latest_at,
@@ -89,20 +95,55 @@ select
 from measured
 group by booked_hour, tenant_id, event_type, metric, {{ hour_of('occurred_at') }}, dimensions, unreadable;
 
+-- the single values, where a metric needs them: without such a metric nothing is read
+create temporary table unique_values on commit drop as
+with signed as (
+{{ signed_events }}
+),
+
+needed as (
+    select *
+    from signed
+    where event_type in (
+        select event_type
+        from catalog.metrics
+        where aggregation in ('unique_count', 'percentile')
+    )
+),
+
+measured as (
+    {{ metric_events('needed') }}
+)
+
+select
+    booked_hour,
+    tenant_id,
+    event_type,
+    metric,
+    {{ hour_of('occurred_at') }} as event_hour,
+    dimensions,
+    unique_value,
+    {{ unique_value_figures() }}
+from measured
+where unique_value is not null and unreadable is null
+group by booked_hour, tenant_id, event_type, metric, {{ hour_of('occurred_at') }}, dimensions, unique_value;
+
 set local enable_sort = on;
 
+{% for table in ['totals', 'unique_values'] -%}
 -- of these hours only the keys that were taken
-delete from totals
+delete from {{ table }}
 where not exists (
     select 1
     from taken
     where
-        taken.landed_hour = totals.booked_hour
-        and taken.tenant_id = totals.tenant_id
-        and taken.event_type = totals.event_type
-        and taken.event_hour = totals.event_hour
+        taken.landed_hour = {{ table }}.booked_hour
+        and taken.tenant_id = {{ table }}.tenant_id
+        and taken.event_type = {{ table }}.event_type
+        and taken.event_hour = {{ table }}.event_hour
 );
 
+{% endfor -%}
 set local default_statistics_target = 10;
 
 analyze totals;
@@ -128,7 +169,7 @@ select distinct
 from removed
 on conflict do nothing;
 
-{% for table in ['unreadable_values', 'unmetered_events'] -%}
+{% for table in ['unique_value_contributions', 'unreadable_values', 'unmetered_events'] -%}
 delete from rollups.{{ table }}
 using taken
 where
@@ -174,7 +215,8 @@ latest as (
 contributed as (
     insert into rollups.usage_contributions (
         landed_hour, tenant_id, metric, hour, dimensions, event_type, event_count, voided_count,
-        value_sum, value_min, value_max, value_latest, latest_at, latest_fingerprint, event_digest, payload_digest
+        value_sum, value_moment, value_min, value_max, value_latest, latest_at, latest_fingerprint, event_digest,
+        payload_digest
     )
     select
         totals.booked_hour,
@@ -186,6 +228,7 @@ contributed as (
         totals.event_count,
         totals.voided_count,
         totals.value_sum,
+        totals.value_moment,
         totals.value_min,
         totals.value_max,
         latest.value,
@@ -213,6 +256,26 @@ select distinct
     dimensions
 from contributed
 on conflict do nothing;
+
+insert into rollups.unique_value_contributions (
+    landed_hour, tenant_id, metric, hour, dimensions, value, event_type, event_count, voided_count, latest_at,
+    latest_fingerprint, removed
+)
+select
+    booked_hour,
+    tenant_id,
+    metric,
+    event_hour,
+    dimensions,
+    unique_value,
+    event_type,
+    event_count,
+    voided_count,
+    latest_at,
+    latest_fingerprint,
+    removed
+from unique_values
+order by booked_hour, tenant_id, event_hour, metric, dimensions, unique_value;
 
 insert into rollups.unreadable_values (
     landed_hour, tenant_id, metric, hour, event_type, reason, event_count, sample_file_id, sample_line_number

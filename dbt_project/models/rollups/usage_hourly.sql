@@ -46,6 +46,7 @@ inner join rollups.usage_contributions as contributions
 group by taken.tenant_id, taken.metric, taken.hour, taken.dimensions
 having sum(contributions.event_count) > 0;
 
+create temporary table standing_events on commit drop as
 with voided as (
     select
         tenant_id,
@@ -76,20 +77,25 @@ standing as (
         and events.occurred_at < (select max(voided.hour) + interval '1 hour' from voided)
 ),
 
-metered as (
+measured as (
     {{ metric_events('standing') }}
-),
+)
 
-recomputed as (
+select
+    *,
+    {{ hour_of('occurred_at') }} as hour
+from measured
+where unreadable is null;
+
+with recomputed as (
     select
         tenant_id,
         metric,
-        {{ hour_of('occurred_at') }} as hour,
+        hour,
         dimensions,
         {{ bucket_figures() }}
-    from metered
-    where unreadable is null
-    group by tenant_id, metric, {{ hour_of('occurred_at') }}, dimensions
+    from standing_events
+    group by tenant_id, metric, hour, dimensions
 )
 
 update merged
@@ -107,15 +113,17 @@ where
     and merged.hour = recomputed.hour
     and merged.dimensions = recomputed.dimensions;
 
--- 3. Replace the buckets, in the order in which they are read.
-delete from {{ this }}
+-- 3. Replace the buckets, in the order in which they are read, and their single values.
+{% for table in ['usage_hourly', 'unique_values_hourly'] -%}
+delete from rollups.{{ table }}
 using taken
 where
-    usage_hourly.tenant_id = taken.tenant_id
-    and usage_hourly.metric = taken.metric
-    and usage_hourly.hour = taken.hour
-    and usage_hourly.dimensions = taken.dimensions;
+    {{ table }}.tenant_id = taken.tenant_id
+    and {{ table }}.metric = taken.metric
+    and {{ table }}.hour = taken.hour
+    and {{ table }}.dimensions = taken.dimensions;
 
+{% endfor -%}
 insert into {{ this }} (
     tenant_id, metric, hour, dimensions, {{ figure_columns() }}
 )
@@ -126,4 +134,45 @@ select
     dimensions,
     {{ figure_columns() }}
 from merged
-order by hour, tenant_id, metric, dimensions
+order by hour, tenant_id, metric, dimensions;
+
+insert into rollups.unique_values_hourly (
+    tenant_id, metric, hour, dimensions, value, event_count, latest_at, latest_fingerprint, removed
+)
+select
+    merged.tenant_id,
+    merged.metric,
+    merged.hour,
+    merged.dimensions,
+    contributions.value,
+    sum(contributions.event_count),
+    max(contributions.latest_at),
+    {{ latest_of('contributions', 'latest_fingerprint') }},
+    {{ latest_of('contributions', 'removed') }}
+from merged
+inner join rollups.unique_value_contributions as contributions
+    on merged.tenant_id = contributions.tenant_id
+        and merged.metric = contributions.metric
+        and merged.hour = contributions.hour
+        and merged.dimensions = contributions.dimensions
+where merged.voided_count = 0
+group by merged.tenant_id, merged.metric, merged.hour, merged.dimensions, contributions.value
+union all
+select
+    standing.tenant_id,
+    standing.metric,
+    standing.hour,
+    standing.dimensions,
+    standing.unique_value,
+    count(*),
+    max(standing.occurred_at),
+    (array_agg(standing.fingerprint order by standing.occurred_at desc, standing.fingerprint desc))[1],
+    (array_agg(standing.removed order by standing.occurred_at desc, standing.fingerprint desc))[1]
+from standing_events as standing
+inner join merged
+    on standing.tenant_id = merged.tenant_id
+        and standing.metric = merged.metric
+        and standing.hour = merged.hour
+        and standing.dimensions = merged.dimensions
+where merged.voided_count > 0 and standing.unique_value is not null
+group by standing.tenant_id, standing.metric, standing.hour, standing.dimensions, standing.unique_value

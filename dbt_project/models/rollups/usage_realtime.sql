@@ -4,19 +4,17 @@
 -- (pending, or touched and not yet merged) read from the ledger.
 -- Depends on {{ source('ledger', 'pending') }} and {{ source('catalog', 'metrics') }}.
 
+-- A tenant's hour with any debt is read as a whole: a metric may have come to read another event type.
 with indebted as (
     select
         tenant_id,
-        event_type,
         event_hour as hour
     from ledger.pending
     union
     select
-        touched_buckets.tenant_id,
-        metrics.event_type,
-        touched_buckets.hour
+        tenant_id,
+        hour
     from rollups.touched_buckets
-    inner join catalog.metrics on touched_buckets.metric = metrics.metric
 ),
 
 standing as (
@@ -26,7 +24,6 @@ standing as (
     from indebted
     inner join {{ ref('usage_events') }} as events
         on indebted.tenant_id = events.tenant_id
-            and indebted.event_type = events.event_type
             and indebted.hour <= events.occurred_at
             and events.occurred_at < indebted.hour + interval '1 hour'
     where not exists (
@@ -59,13 +56,11 @@ select
     hours.dimensions,
     {{ figure_columns() }}
 from {{ ref('usage_hourly') }} as hours
-left join catalog.metrics on hours.metric = metrics.metric
 where not exists (
     select 1
     from indebted
     where
         indebted.tenant_id = hours.tenant_id
-        and indebted.event_type = metrics.event_type
         and indebted.hour = hours.hour
 )
 union all

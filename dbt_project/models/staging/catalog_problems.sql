@@ -232,6 +232,40 @@ wrong_series as (
     having count(*) > 1
 ),
 
+wrong_metrics as (
+    select
+        'metrics' as catalog_table,
+        typed_metrics.metric as row_key,
+        checked.column_name,
+        checked.value,
+        checked.problem
+    from typed_metrics
+    cross join lateral (
+        values
+        (
+            'percentile', typed_metrics.percentile::text,
+            typed_metrics.aggregation = 'percentile' and typed_metrics.percentile is null,
+            'is empty: a percentile needs to know which one, as 95'
+        ),
+        (
+            'percentile', typed_metrics.percentile::text,
+            typed_metrics.aggregation <> 'percentile' and typed_metrics.percentile is not null,
+            'belongs to the aggregation percentile only: leave it empty'
+        ),
+        (
+            'percentile', typed_metrics.percentile::text,
+            typed_metrics.percentile <= 0 or typed_metrics.percentile > 100,
+            'must be above 0 and at most 100'
+        ),
+        (
+            'value_property', typed_metrics.value_property,
+            typed_metrics.aggregation = 'unique_count' and typed_metrics.value_property is null,
+            'is empty: a unique_count needs the property whose values it counts'
+        )
+    ) as checked (column_name, value, wrong, problem)
+    where checked.wrong
+),
+
 wrong_charges as (
     select
         'charges' as catalog_table,
@@ -469,7 +503,7 @@ issued_changes as (
     )
 )
 
-{% for problems in ['empty_tables', 'unknown_references', 'wrong_series', 'wrong_charges', 'wrong_tiers',
+{% for problems in ['empty_tables', 'unknown_references', 'wrong_series', 'wrong_metrics', 'wrong_charges', 'wrong_tiers',
     'claimed_twice', 'wrong_subscriptions', 'overlapping_subscriptions', 'issued_changes'] -%}
 select
     catalog_table,

@@ -281,11 +281,19 @@ metered_events as (
         end as dimensions,
         case
             when metrics.aggregation = 'count' then 1::numeric
+            when metrics.aggregation = 'unique_count' then case
+                when
+                    octet_length(events.properties ->> metrics.value_property) <= 255
+                    and coalesce(events.properties ->> 'operation', 'add') in ('add', 'remove')
+                    then 1::numeric
+            end
             when metrics.value_property is null then events.quantity
             -- plain decimals only, as long as a quantity may be: no exponent, no NaN, no sign but a minus
             when (events.properties ->> metrics.value_property) ~ '^(-|)[0-9]{1,20}(|[.][0-9]{1,18})$'
                 then (events.properties ->> metrics.value_property)::numeric
         end as value,
+        events.properties ->> metrics.value_property as written_value,
+        metrics.aggregation = 'unique_count' and events.properties @> '{"operation": "remove"}' as removed,
         ('x' || encode(substring(uuid_send(events.fingerprint) from 9 for 8), 'hex'))::bit(64)::bigint as event_term,
         ('x' || encode(substring(uuid_send(events.payload_hash) from 9 for 8), 'hex'))::bit(64)::bigint as payload_term
     from signed_events as events
@@ -334,6 +342,9 @@ recomputed as (
         event_type,
         sum(sign) as event_count,
         sum(case when sign > 0 then value else -value end) as value_sum,
+        sum(
+            sign * value * (extract(epoch from hour) + extract(epoch from occurred_at - hour))
+        ) filter (where aggregation = 'weighted_sum') as value_moment,
         min(value) filter (where sign > 0) as value_min,
         max(value) filter (where sign > 0) as value_max,
         coalesce(sum(event_term) filter (where sign > 0), 0)
@@ -342,6 +353,59 @@ recomputed as (
         - coalesce(sum(payload_term) filter (where sign < 0), 0) as payload_digest
     from readable_events
     group by booked_hour, tenant_id, metric, hour, dimensions, event_type
+),
+
+-- The single values, where sums are not enough, bucket by bucket.
+single_values as (
+    select
+        booked_hour as landed_hour,
+        tenant_id,
+        metric,
+        hour,
+        dimensions,
+        event_type,
+        case
+            when aggregation = 'unique_count' then written_value
+            when scale(value) = 0 then value::text
+            else rtrim(rtrim(value::text, '0'), '.')
+        end as value,
+        sum(sign) as event_count,
+        max(occurred_at) filter (where sign > 0) as latest_at,
+        (
+            array_agg(array[fingerprint::text, removed::text] order by occurred_at desc, fingerprint desc)
+            filter (where sign > 0)
+        )[1:1] as latest_event
+    from readable_events
+    where aggregation in ('unique_count', 'percentile')
+    group by 1, 2, 3, 4, 5, 6, 7
+),
+
+kept_values as (
+    select
+        *,
+        case
+            when latest_at is not null then array[array[latest_fingerprint::text, removed::text]]
+        end as latest_event
+    from rollups.unique_value_contributions
+    where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
+),
+
+compared_values as (
+    select
+        landed_hour,
+        tenant_id,
+        metric,
+        hour,
+        dimensions,
+        min(coalesce(single_values.event_type, kept_values.event_type)) as event_type,
+        bool_and(
+            coalesce(single_values.event_count = kept_values.event_count, false)
+            and single_values.latest_at is not distinct from kept_values.latest_at
+            and single_values.latest_event is not distinct from kept_values.latest_event
+        ) as passed
+    from single_values
+    full outer join kept_values using (landed_hour, tenant_id, metric, hour, dimensions, value)
+    group by landed_hour, tenant_id, metric, hour, dimensions
 ),
 
 contributions as materialized (
@@ -370,13 +434,15 @@ compared_contributions as (
         metric,
         hour,
         dimensions,
-        coalesce(recomputed.event_type, contributions.event_type) as event_type,
+        coalesce(recomputed.event_type, contributions.event_type, compared_values.event_type) as event_type,
         recomputed.event_count as ledger_count,
         contributions.event_count as contributed_count,
         recomputed.value_sum as ledger_sum,
         contributions.value_sum as contributed_sum,
         coalesce(recomputed.event_count, 0) = coalesce(contributions.event_count, 0)
         and coalesce(recomputed.value_sum, 0) = coalesce(contributions.value_sum, 0)
+        and recomputed.value_moment is not distinct from contributions.value_moment
+        and coalesce(compared_values.passed, true)
         and coalesce(recomputed.event_digest, 0) = coalesce(contributions.event_digest, 0)
         and coalesce(recomputed.payload_digest, 0) = coalesce(contributions.payload_digest, 0)
         and (recomputed.value_min is not distinct from contributions.value_min)
@@ -391,6 +457,7 @@ compared_contributions as (
         ) as passed
     from recomputed
     full outer join contributions using (landed_hour, tenant_id, metric, hour, dimensions)
+    full outer join compared_values using (landed_hour, tenant_id, metric, hour, dimensions)
     left join latest_events using (landed_hour, tenant_id, metric, hour, dimensions)
 ),
 
@@ -496,6 +563,7 @@ merged as (
         coalesce(sum(contributions.voided_count), 0) as voided_count,
         coalesce(sum(contributions.event_count), 0) as event_count,
         coalesce(sum(contributions.value_sum), 0) as value_sum,
+        sum(contributions.value_moment) as value_moment,
         min(contributions.value_min) as value_min,
         max(contributions.value_max) as value_max,
         max(contributions.latest_at) as latest_at,
@@ -518,6 +586,42 @@ merged as (
     group by tenant_id, metric, hour, dimensions
 ),
 
+-- The single values of these buckets, and of those in which nothing of them should be.
+merged_values as (
+    select
+        tenant_id,
+        metric,
+        hour,
+        dimensions,
+        value,
+        sum(contributions.event_count) as event_count,
+        max(contributions.latest_at) as latest_at
+    from buckets
+    inner join rollups.unique_value_contributions as contributions using (tenant_id, metric, hour, dimensions)
+    group by tenant_id, metric, hour, dimensions, value
+    having sum(contributions.event_count) <> 0
+),
+
+hourly_values as (
+    select hours.*
+    from buckets
+    inner join rollups.unique_values_hourly as hours using (tenant_id, metric, hour, dimensions)
+),
+
+wrong_values as (
+    select distinct
+        tenant_id,
+        metric,
+        hour,
+        dimensions
+    from merged_values
+    full outer join hourly_values using (tenant_id, metric, hour, dimensions, value)
+    left join merged using (tenant_id, metric, hour, dimensions)
+    where
+        merged_values.event_count is distinct from hourly_values.event_count
+        or (merged.voided_count = 0 and merged_values.latest_at is distinct from hourly_values.latest_at)
+),
+
 wrong_buckets as materialized (
     select
         tenant_id,
@@ -530,8 +634,11 @@ wrong_buckets as materialized (
         hours.value_sum as hourly_sum
     from merged
     left join rollups.usage_hourly as hours using (tenant_id, metric, hour, dimensions)
+    left join wrong_values using (tenant_id, metric, hour, dimensions)
     where
-        merged.event_count <> coalesce(hours.event_count, 0)
+        wrong_values.tenant_id is not null
+        or coalesce(merged.value_moment, 0) <> coalesce(hours.value_moment, 0)
+        or merged.event_count <> coalesce(hours.event_count, 0)
         or merged.value_sum <> coalesce(hours.value_sum, 0)
         or merged.event_digest <> coalesce(hours.event_digest, 0)
         or merged.payload_digest <> coalesce(hours.payload_digest, 0)

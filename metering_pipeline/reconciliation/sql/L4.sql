@@ -156,6 +156,7 @@ usage_sums as (
         min(value_min) as value_min,
         max(value_max) as value_max,
         (array_agg(value_latest order by latest_at desc nulls last, latest_fingerprint desc))[1] as value_latest,
+        sum(value_moment) as value_moment,
         sum(event_digest) as event_digest,
         sum(payload_digest) as payload_digest
     from rating.period_usage_daily
@@ -163,6 +164,136 @@ usage_sums as (
         slice_start >= (select bounds.first_instant from bounds)
         and slice_start < (select bounds.end_instant from bounds)
     group by subscription_id, charge_id, slice_start
+),
+
+-- Where no sum tells the quantity: the single values of whole hours, and of cut hours the events.
+value_lines as (
+    select
+        lines.subscription_id,
+        lines.charge_id,
+        lines.component,
+        lines.slice_start,
+        lines.slice_end,
+        lines.tenant_id,
+        metrics.metric,
+        metrics.event_type,
+        metrics.aggregation,
+        metrics.percentile,
+        metrics.value_property,
+        metrics.filter,
+        slices.dimension_route,
+        date_bin('1 hour', lines.slice_start + interval '59:59.999999', '1970-01-01 00:00:00+00') as whole_start,
+        date_bin('1 hour', lines.slice_end, '1970-01-01 00:00:00+00'::timestamptz) as whole_end
+    from lines
+    inner join catalog.metrics on lines.metric = metrics.metric
+    inner join rating.charge_slices as slices using (subscription_id, charge_id, component, slice_start)
+    where lines.component = 'usage' and metrics.aggregation in ('unique_count', 'percentile')
+),
+
+line_values as (
+    select
+        lines.subscription_id,
+        lines.charge_id,
+        lines.component,
+        lines.slice_start,
+        lines.aggregation,
+        lines.percentile,
+        hours.value,
+        hours.event_count,
+        hours.latest_at,
+        hours.latest_fingerprint,
+        hours.removed
+    from value_lines as lines
+    inner join rollups.unique_values_hourly as hours
+        on lines.tenant_id = hours.tenant_id
+            and lines.metric = hours.metric
+            and lines.whole_start <= hours.hour
+            and lines.whole_end > hours.hour
+            and lines.dimension_route <@ hours.dimensions
+    union all
+    select
+        lines.subscription_id,
+        lines.charge_id,
+        lines.component,
+        lines.slice_start,
+        lines.aggregation,
+        lines.percentile,
+        coalesce(events.properties ->> lines.value_property, events.quantity::text) as value,
+        1 as event_count,
+        events.occurred_at,
+        events.fingerprint,
+        coalesce(events.properties ->> 'operation', 'add') = 'remove' as removed
+    from value_lines as lines
+    inner join ledger.usage_events as events
+        on lines.tenant_id = events.tenant_id
+            and lines.event_type = events.event_type
+            and lines.filter <@ events.properties
+            and lines.slice_start <= events.occurred_at
+            and lines.slice_end > events.occurred_at
+            and (lines.whole_start > events.occurred_at or lines.whole_end <= events.occurred_at)
+    where
+        not exists (
+            select 1
+            from ledger.voids
+            where voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+        )
+        and not exists (
+            select 1
+            from jsonb_each_text(lines.dimension_route) as route
+            where events.properties ->> route.key is distinct from route.value
+        )
+        and case lines.aggregation
+            when 'unique_count'
+                then
+                    octet_length(events.properties ->> lines.value_property) <= 255
+                    and coalesce(events.properties ->> 'operation', 'add') in ('add', 'remove')
+            else
+                lines.value_property is null
+                or events.properties ->> lines.value_property ~ '^(-|)[0-9]{1,20}(|[.][0-9]{1,18})$'
+        end
+),
+
+members as (
+    select distinct on (subscription_id, charge_id, component, slice_start, value) *
+    from line_values
+    where aggregation = 'unique_count'
+    order by subscription_id, charge_id, component, slice_start, value, latest_at desc, latest_fingerprint desc
+),
+
+ranked as (
+    select
+        *,
+        value::numeric as number,
+        sum(event_count) over lines as last_rank,
+        ceil(sum(event_count) over (partition by subscription_id, charge_id, component, slice_start) * percentile / 100)
+            as wanted_rank
+    from line_values
+    where aggregation = 'percentile'
+    window
+        lines as (
+            partition by subscription_id, charge_id, component, slice_start
+            order by value::numeric, latest_at, latest_fingerprint
+        )
+),
+
+quantities as (
+    select
+        subscription_id,
+        charge_id,
+        component,
+        slice_start,
+        sum(case when removed then 0 else 1 end) as quantity
+    from members
+    group by subscription_id, charge_id, component, slice_start
+    union all
+    select
+        subscription_id,
+        charge_id,
+        component,
+        slice_start,
+        number
+    from ranked
+    where last_rank >= wanted_rank and last_rank - event_count < wanted_rank
 ),
 
 compared_lines as (
@@ -204,6 +335,13 @@ compared_lines as (
                             when 'min' then usage_sums.value_min
                             when 'max' then usage_sums.value_max
                             when 'latest' then usage_sums.value_latest
+                            when 'weighted_sum'
+                                then round(
+                                    (usage_sums.value_sum * extract(epoch from lines.slice_end) - usage_sums.value_moment)
+                                    * 1.000000000000000000000000000000 / extract(epoch from lines.slice_end - slice_start),
+                                    18
+                                )
+                            else quantities.quantity
                         end,
                         0
                     )
@@ -213,6 +351,7 @@ compared_lines as (
     from lines
     full outer join slice_sums using (subscription_id, charge_id, component, slice_start, currency)
     full outer join usage_sums using (subscription_id, charge_id, component, slice_start)
+    left join quantities using (subscription_id, charge_id, component, slice_start)
     left join catalog.current_subscriptions as subscriptions using (subscription_id)
 ),
 
