@@ -159,6 +159,22 @@ INCONSISTENT: dict[str, tuple[Callable[[Company], Any], tuple[str, str, str]]] =
         change("charges", 1, dimension_route='{"region": "eu"}'),
         ("charges", "small 1", "dimension_route"),
     ),
+    "a percentile that is not named": (
+        change("metrics", 0, aggregation="percentile"),
+        ("metrics", "requests", "percentile"),
+    ),
+    "a percentile above 100": (
+        change("metrics", 0, aggregation="percentile", percentile="100.5"),
+        ("metrics", "requests", "percentile"),
+    ),
+    "the percentile of a sum": (
+        change("metrics", 0, aggregation="sum", percentile="95"),
+        ("metrics", "requests", "percentile"),
+    ),
+    "unique values of nothing": (
+        change("metrics", 0, aggregation="unique_count"),
+        ("metrics", "requests", "value_property"),
+    ),
     "usage without a metric": (
         change("charges", 0, metric=None),
         ("charges", "requests 1", "metric"),

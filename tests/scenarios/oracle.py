@@ -348,7 +348,9 @@ def _members(entries: Signed, may_be_removed: bool) -> Members:
         sum(sign for sign, _ in entries),
         latest.occurred_at if latest else None,
         latest.fingerprint if latest else None,
-        may_be_removed and latest.event["properties"].get("operation") == "remove" if latest else None,
+        may_be_removed and latest.event["properties"].get("operation") == "remove"
+        if latest
+        else None,
     )
 
 
@@ -359,7 +361,10 @@ def _figures(entries: list[tuple[int, Record, Decimal]], weighted: bool) -> Figu
     return (
         sum(sign for sign, _, _ in entries),
         sum((sign * value for sign, _, value in entries), Decimal(0)),
-        sum((sign * value * _seconds(record.occurred_at) for sign, record, value in entries), Decimal(0))
+        sum(
+            (sign * value * _seconds(record.occurred_at) for sign, record, value in entries),
+            Decimal(0),
+        )
         if weighted
         else None,
         min(values, default=None),

@@ -25,7 +25,11 @@ PAYLOADS: tuple[Event, ...] = (
     {
         "quantity": 2,
         "properties": {
-            "input_tokens": 5, "model": "large", "operation": "remove", "output_tokens": 11, "user": "una"
+            "input_tokens": 5,
+            "model": "large",
+            "operation": "remove",
+            "output_tokens": 11,
+            "user": "una",
         },
     },
     {"quantity": "0.5", "properties": {"input_tokens": "many", "operation": "?", "user": "2"}},

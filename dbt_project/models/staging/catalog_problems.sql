@@ -503,8 +503,8 @@ issued_changes as (
     )
 )
 
-{% for problems in ['empty_tables', 'unknown_references', 'wrong_series', 'wrong_metrics', 'wrong_charges', 'wrong_tiers',
-    'claimed_twice', 'wrong_subscriptions', 'overlapping_subscriptions', 'issued_changes'] -%}
+{% for problems in ['empty_tables', 'unknown_references', 'wrong_series', 'wrong_metrics', 'wrong_charges',
+    'wrong_tiers', 'claimed_twice', 'wrong_subscriptions', 'overlapping_subscriptions', 'issued_changes'] -%}
 select
     catalog_table,
     row_key,

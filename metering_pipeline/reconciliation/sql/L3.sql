@@ -356,7 +356,7 @@ recomputed as (
 ),
 
 -- The single values, where sums are not enough, bucket by bucket.
-single_values as (
+written_values as (
     select
         booked_hour as landed_hour,
         tenant_id,
@@ -369,15 +369,31 @@ single_values as (
             when scale(value) = 0 then value::text
             else rtrim(rtrim(value::text, '0'), '.')
         end as value,
+        sign,
+        occurred_at,
+        fingerprint,
+        removed
+    from readable_events
+    where aggregation in ('unique_count', 'percentile')
+),
+
+single_values as (
+    select
+        landed_hour,
+        tenant_id,
+        metric,
+        hour,
+        dimensions,
+        event_type,
+        value,
         sum(sign) as event_count,
         max(occurred_at) filter (where sign > 0) as latest_at,
         (
             array_agg(array[fingerprint::text, removed::text] order by occurred_at desc, fingerprint desc)
             filter (where sign > 0)
         )[1:1] as latest_event
-    from readable_events
-    where aggregation in ('unique_count', 'percentile')
-    group by 1, 2, 3, 4, 5, 6, 7
+    from written_values
+    group by landed_hour, tenant_id, metric, hour, dimensions, event_type, value
 ),
 
 kept_values as (
@@ -400,8 +416,8 @@ compared_values as (
         min(coalesce(single_values.event_type, kept_values.event_type)) as event_type,
         bool_and(
             coalesce(single_values.event_count = kept_values.event_count, false)
-            and single_values.latest_at is not distinct from kept_values.latest_at
-            and single_values.latest_event is not distinct from kept_values.latest_event
+            and (single_values.latest_at is not distinct from kept_values.latest_at)
+            and (single_values.latest_event is not distinct from kept_values.latest_event)
         ) as passed
     from single_values
     full outer join kept_values using (landed_hour, tenant_id, metric, hour, dimensions, value)
@@ -441,7 +457,7 @@ compared_contributions as (
         contributions.value_sum as contributed_sum,
         coalesce(recomputed.event_count, 0) = coalesce(contributions.event_count, 0)
         and coalesce(recomputed.value_sum, 0) = coalesce(contributions.value_sum, 0)
-        and recomputed.value_moment is not distinct from contributions.value_moment
+        and (recomputed.value_moment is not distinct from contributions.value_moment)
         and coalesce(compared_values.passed, true)
         and coalesce(recomputed.event_digest, 0) = coalesce(contributions.event_digest, 0)
         and coalesce(recomputed.payload_digest, 0) = coalesce(contributions.payload_digest, 0)

@@ -337,9 +337,11 @@ compared_lines as (
                             when 'latest' then usage_sums.value_latest
                             when 'weighted_sum'
                                 then round(
-                                    (usage_sums.value_sum * extract(epoch from lines.slice_end) - usage_sums.value_moment)
-                                    * 1.000000000000000000000000000000 / extract(epoch from lines.slice_end - slice_start),
-                                    18
+                                    (
+                                        usage_sums.value_sum * extract(epoch from lines.slice_end)
+                                        - usage_sums.value_moment
+                                    ) * 1.000000000000000000000000000000
+                                    / extract(epoch from lines.slice_end - slice_start), 18
                                 )
                             else quantities.quantity
                         end,

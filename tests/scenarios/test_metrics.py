@@ -1,0 +1,378 @@
+"""What each aggregation makes of events: against other billing systems' cases, and against plain Python where
+periods cut hours, members leave, and events are voided or late."""
+
+import json
+import math
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from metering_pipeline.settings import PROJECT_ROOT
+from tests.scenarios.conftest import Pipeline
+
+VECTORS = PROJECT_ROOT.parent / "shared" / "vectors" / "aggregations.json"
+LANDED = datetime(2026, 3, 5, 10, tzinfo=UTC)
+KATHMANDU = ZoneInfo("Asia/Kathmandu")
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Metered:
+    """A metric of an event type of its own, and a subscription whose periods it is rated for."""
+
+    name: str
+    aggregation: str
+    start: datetime
+    end: datetime | None
+    anchor: date
+    time_zone: str = "UTC"
+    percentile: str = ""
+    filter: str = "{}"
+    event_type: str = ""
+    tenant: str = ""
+
+    @property
+    def tenant_id(self) -> str:
+        return self.tenant or self.name
+
+    @property
+    def reads(self) -> str:
+        return self.event_type or self.name
+
+
+def publish(pipeline: Pipeline, metered: Sequence[Metered], value_property: str = "value") -> None:
+    """One plan with a charge for each metric, and a subscription for each tenant."""
+    subscribed = {each.tenant_id: each for each in metered}
+    pipeline.publish_catalog(
+        metrics=[
+            {
+                "metric": each.name,
+                "event_type": each.reads,
+                "aggregation": each.aggregation,
+                "value_property": "" if each.aggregation == "count" else value_property,
+                "percentile": each.percentile,
+                "dimensions": "[]",
+                "unit": "units",
+                "filter": each.filter,
+                "description": each.name,
+            }
+            for each in metered
+        ],
+        plans=[
+            {
+                "plan_id": "all",
+                "name": "All",
+                "currency": "USD",
+                "billing_interval": "month",
+                "minimum_document_amount": "0",
+            }
+        ],
+        charges=[
+            {
+                "charge_id": each.name,
+                "version": "1",
+                "plan_id": "all",
+                "component": "usage",
+                "metric": each.name,
+                "dimension_route": "{}",
+                "charge_model": "per_unit",
+                "timing": "arrears",
+                "description": each.name,
+                "effective_from": "2000-01-01",
+            }
+            for each in metered
+        ],
+        charge_tiers=[
+            {
+                "charge_id": each.name,
+                "version": "1",
+                "tier": "1",
+                "up_to": "",
+                "unit_amount": "1",
+                "flat_amount": "0",
+            }
+            for each in metered
+        ],
+        tenants=[
+            {"tenant_id": tenant, "name": tenant, "legal_entity": "us", "billable": "true"}
+            for tenant in subscribed
+        ],
+        subscriptions=[
+            {
+                "subscription_id": f"sub-{tenant}",
+                "version": "1",
+                "tenant_id": tenant,
+                "plan_id": "all",
+                "time_zone": each.time_zone,
+                "anchor_date": each.anchor.isoformat(),
+                "anchor_time": "00:00",
+                "started_at": each.start.isoformat(),
+                "ended_at": each.end.isoformat() if each.end else "",
+                "recorded_at": "2026-01-01T00:00:00Z",
+                "recorded_by": "sales",
+            }
+            for tenant, each in subscribed.items()
+        ],
+        tax_rates=[],
+    )
+
+
+def quantities(pipeline: Pipeline) -> dict[tuple[str, datetime], Decimal]:
+    rows = pipeline.rows("select charge_id, slice_start, quantity from rating.rated_lines")
+    return {(charge, start): quantity for charge, start, quantity in rows}
+
+
+# Other billing systems' cases
+
+
+def cases() -> Iterator[Mapping[str, Any]]:
+    """Those that need no balance carried from period to period, and where a repeated id is no rewrite."""
+    for case in json.loads(VECTORS.read_text()):
+        inputs = case["inputs"]
+        rewrites = case["id"] == "lago-store-sum-1386"
+        if "aggregation" in inputs and not inputs.get("recurring") and not rewrites:
+            yield case
+
+
+def metered_by(case: Mapping[str, Any]) -> Metered:
+    inputs = case["inputs"]
+    zone = ZoneInfo(inputs.get("timezone", "UTC"))
+    if "period" in inputs:
+        start, end = (datetime.fromisoformat(edge) for edge in inputs["period"])
+    else:
+        start, end = (
+            datetime.fromisoformat(day).replace(tzinfo=zone) for day in inputs["period_local_dates"]
+        )
+    wanted = {name: values[0] for name, values in inputs.get("filter", {}).items()}
+    first = end.astimezone(zone).date()
+    return Metered(
+        name=case["id"],
+        aggregation=inputs["aggregation"],
+        start=start,
+        end=end,
+        anchor=(first - timedelta(days=first.day)).replace(day=first.day),
+        time_zone=str(zone),
+        filter=json.dumps(wanted),
+    )
+
+
+def events_of(case: Mapping[str, Any]) -> Iterator[Event]:
+    for number, event in enumerate(case["inputs"]["events"]):
+        said = {name: value for name, value in event.items() if name not in ("timestamp", "id")}
+        yield {
+            "tenant_id": case["id"],
+            "event_type": case["id"],
+            "occurred_at": event["timestamp"],
+            "correlation_id": event.get("id", str(number)),
+            "properties": {name: value for name, value in said.items() if value is not None},
+        }
+
+
+def test_other_billing_systems_agree(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not VECTORS.exists():
+        pytest.skip(f"needs the vectors {VECTORS}, which are not there")
+    monkeypatch.setenv("METERING_EARLIEST_EVENT_DATE", "2015-01-01")
+    pipeline.set_clock(datetime(2026, 8, 1, 3, tzinfo=UTC))
+    tried = list(cases())
+    metered = {case["id"]: metered_by(case) for case in tried}
+    publish(pipeline, list(metered.values()))
+    hour = datetime(2026, 8, 1, 1, tzinfo=UTC)
+    pipeline.drop(hour, "cases.ndjson", [event for case in tried for event in events_of(case)])
+    pipeline.run(hour)
+    pipeline.run_job("late_arrivals")
+    rated = quantities(pipeline)
+    assert len(tried) == 16
+    for case in tried:
+        expected = case["expected"]
+        digits = 5 if "value_round_5" in expected else 18
+        quantity = rated.get((case["id"], metered[case["id"]].start), Decimal(0))
+        wanted = Decimal(expected.get("value", expected.get("value_round_5")))
+        assert round(quantity, digits) == wanted, case["id"]
+    assert pipeline.red_laws() == set()
+
+
+# Plain Python
+
+METERED = [
+    Metered(
+        name=name,
+        aggregation=aggregation,
+        percentile=percentile,
+        start=datetime(2026, 1, 1, tzinfo=KATHMANDU),
+        end=None,
+        anchor=date(2026, 1, 1),
+        time_zone="Asia/Kathmandu",
+        event_type="session.seen",
+        tenant="acme",
+    )
+    for name, aggregation, percentile in (
+        ("members", "unique_count", ""),
+        ("level", "weighted_sum", ""),
+        ("median", "percentile", "50"),
+        ("p99", "percentile", "99"),
+        ("p100", "percentile", "100"),
+    )
+]
+EDGE = datetime(2026, 2, 1, tzinfo=KATHMANDU).astimezone(UTC)
+"""18:15 UTC: it cuts an hour."""
+
+
+def sessions(seed: int) -> list[Event]:
+    """Three hundred events of February's beginning and January's end, most of them near the edge."""
+    chance = random.Random(seed)
+    events = []
+    for number in range(300):
+        distance = chance.choice([3_600, 3_600, 86_400, 864_000]) * 1_000_000
+        occurred_at = EDGE + timedelta(microseconds=chance.randint(-distance, distance))
+        if number < 4:
+            occurred_at = EDGE + timedelta(microseconds=(-1, 0, 1, 0)[number])
+        events.append(
+            {
+                "tenant_id": "acme",
+                "event_type": "session.seen",
+                "occurred_at": occurred_at.isoformat(),
+                "correlation_id": str(number),
+                "properties": {
+                    "value": str(Decimal(chance.randint(-20, 40)) / chance.choice([1, 2, 10])),
+                    "operation": chance.choice(["add", "add", "remove"]),
+                },
+            }
+        )
+    return events
+
+
+def expected_of(events: Sequence[Event], start: datetime, end: datetime) -> dict[str, Decimal]:
+    """The quantities of [start, end), from the events that stand."""
+    within = sorted(
+        (event for event in events if start <= _time(event) < end),
+        key=lambda event: (_time(event), _fingerprint(event)),
+    )
+    values = sorted(Decimal(event["properties"]["value"]) for event in within)
+    last = {event["properties"]["value"]: event["properties"]["operation"] for event in within}
+    span = Fraction((end - start) // timedelta(microseconds=1))
+    level = sum(
+        Fraction(event["properties"]["value"])
+        * Fraction((end - _time(event)) // timedelta(microseconds=1))
+        / span
+        for event in within
+    )
+    return {
+        "members": Decimal(list(last.values()).count("add")),
+        "level": Decimal(math.floor(level * 10**18 + Fraction(1, 2))) / 10**18,
+        **{
+            name: values[math.ceil(percent * len(values) / 100) - 1]
+            for name, percent in (("median", 50), ("p99", 99), ("p100", 100))
+        },
+    }
+
+
+def _time(event: Event) -> datetime:
+    return datetime.fromisoformat(event["occurred_at"])
+
+
+def _fingerprint(event: Event) -> bytes:
+    import hashlib
+
+    micros = (_time(event) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    named = (event["tenant_id"], event["event_type"], str(micros), event["correlation_id"])
+    return hashlib.sha256("\x1f".join(named).encode()).digest()
+
+
+@pytest.fixture
+def rated(pipeline: Pipeline) -> list[Event]:
+    """Sessions landed in three hours, some of them voided hours later; the events that stand."""
+    publish(pipeline, METERED)
+    events = sessions(seed=11)
+    voided = events[5:300:17]
+    for number, hour in enumerate(LANDED + timedelta(hours=hour) for hour in range(3)):
+        pipeline.set_clock(hour + timedelta(hours=2))
+        voids = [event | {"void": True} for event in voided] if number == 2 else []
+        pipeline.drop(hour, "sessions.ndjson", [*events[number::3], *events[:30], *voids])
+        pipeline.run(hour)
+    pipeline.run_job("late_arrivals")
+    return [event for event in events if event not in voided]
+
+
+def test_periods_that_cut_hours_are_exact(pipeline: Pipeline, rated: list[Event]) -> None:
+    found = quantities(pipeline)
+    start, end = (datetime(2026, month, 1, tzinfo=KATHMANDU).astimezone(UTC) for month in (1, 3))
+    for first, last in ((start, EDGE), (EDGE, end)):
+        for name, quantity in expected_of(rated, first, last).items():
+            assert found[name, first] == quantity, (name, first)
+    assert pipeline.red_laws() == set()
+
+
+DAMAGES = {
+    "update rollups.unique_value_contributions set event_count = event_count + 1": {"L3"},
+    "delete from rollups.unique_value_contributions": {"L3"},
+    "update rollups.unique_value_contributions set removed = not removed": {"L3"},
+    "update rollups.usage_contributions set value_moment = value_moment + 1": {"L3"},
+    "update rollups.unique_values_hourly set event_count = event_count + 1": {"L3", "L4"},
+    "update rollups.usage_hourly set value_moment = value_moment + 1": {"L3"},
+    "update rating.rated_lines set quantity = quantity + 1": {"L4"},
+    "update rating.period_usage_daily set value_moment = value_moment + 1e20": {"L4"},
+    "delete from rollups.unique_values_hourly where metric = 'members'": {"L3", "L4"},
+    "update rollups.unique_values_hourly set value = '-9' || value where value !~ '-'": {
+        "L3",
+        "L4",
+    },
+}
+
+
+def test_damage_is_found(pipeline: Pipeline, rated: list[Event]) -> None:
+    from metering_pipeline.reconciliation.laws import evaluate
+
+    now = LANDED + timedelta(days=1)
+    for damage, laws in DAMAGES.items():
+        with pipeline.database.connect() as connection:
+            assert connection.execute(damage.encode()).rowcount > 0
+            red = {
+                result.law
+                for law in ("L3", "L4")
+                for result in evaluate(connection, law, datetime(2025, 12, 1, tzinfo=UTC), now, now)
+                if not result.passed
+            }
+            connection.rollback()
+        assert red == laws, damage
+
+
+# What docs/metrics.md says
+
+PAGE = (PROJECT_ROOT / "docs" / "metrics.md").read_text()
+
+
+def test_the_pages_example(pipeline: Pipeline) -> None:
+    """Its events give its quantities."""
+    (lines,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    rows = re.findall(r"^\| `(\w+)`( \d+)? \| (-?\d+) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 9
+    february = datetime(2026, 2, 1, tzinfo=UTC)
+    metered = [
+        replace(
+            METERED[0],
+            name=(aggregation + percentile).replace(" ", "-"),
+            aggregation=aggregation,
+            percentile=percentile.strip(),
+            start=february,
+            end=datetime(2026, 3, 1, tzinfo=UTC),
+            anchor=date(2026, 2, 1),
+            time_zone="UTC",
+        )
+        for aggregation, percentile, _ in rows
+    ]
+    publish(pipeline, metered)
+    pipeline.set_clock(LANDED + timedelta(hours=2))
+    pipeline.drop(LANDED, "events.ndjson", map(json.loads, lines.splitlines()))
+    pipeline.run(LANDED)
+    pipeline.run_job("late_arrivals")
+    found = quantities(pipeline)
+    for each, (_, _, quantity) in zip(metered, rows, strict=True):
+        assert found[each.name, february] == Decimal(quantity), each.name
