@@ -6,6 +6,9 @@ index, hash them twice, and write them once more. It checks nothing, and a secon
 The single table is the usual design of a metering ledger: the SHA-256 of the identifying fields, as text,
 computed where the event is read, and a unique key on it over one table that holds everything. It knows no
 conflicts, voids or files, and rounds nothing only because nothing here needs rounding.
+
+The window rebuild is what keeps rollups right where nobody knows which buckets a late event touched: all
+buckets of the lookback window are deleted, and the ledger's window is aggregated again.
 """
 
 import hashlib
@@ -14,9 +17,12 @@ from datetime import datetime
 from pathlib import Path
 
 import msgspec
+import psutil
 import psycopg
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
+
+from benchmarks.measure import Cost, cost_of
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -153,3 +159,94 @@ def single_table(connection: psycopg.Connection, path: Path) -> None:
                         )
                     )
             cursor.execute(_SINGLE_INSERT)
+
+
+# Count, sum, smallest and largest value: less than what the pipeline keeps of a bucket.
+_WINDOW = {
+    "create": """
+        create table window_hourly (like rollups.usage_hourly including all);
+        set local work_mem = '192MB'
+    """,
+    "copy": """
+        insert into window_hourly
+        select *
+        from rollups.usage_hourly
+        where hour >= %(start)s and hour < %(end)s
+        order by hour, tenant_id, metric, dimensions
+    """,
+    "delete": "delete from window_hourly where hour >= %(start)s and hour < %(end)s",
+    "aggregate": """
+        insert into window_hourly
+        select
+            tenant_id,
+            metric,
+            hour,
+            dimensions,
+            count(*),
+            sum(value),
+            min(value),
+            max(value),
+            null,
+            null,
+            null,
+            0,
+            0
+        from (
+            select
+                events.tenant_id,
+                metrics.metric,
+                date_bin('1 hour', events.occurred_at, '2000-01-01Z') as hour,
+                case
+                    when metrics.dimensions = '{}' then '{}'::jsonb
+                    else jsonb_build_object(metrics.dimensions[1], events.properties ->> metrics.dimensions[1])
+                end as dimensions,
+                case
+                    when metrics.aggregation = 'count' then 1
+                    when metrics.value_property is null then events.quantity
+                    else (events.properties -> metrics.value_property)::numeric
+                end as value
+            from ledger.usage_events as events
+            inner join catalog.metrics on events.event_type = metrics.event_type
+            where events.occurred_at >= %(start)s and events.occurred_at < %(end)s
+        ) as measured
+        group by tenant_id, metric, hour, dimensions
+    """,
+    "compare": """
+        select
+            coalesce(sum(rebuilt.event_count), 0),
+            count(*) filter (
+                where (rebuilt.event_count, rebuilt.value_sum, rebuilt.value_min, rebuilt.value_max)
+                is distinct from (hours.event_count, hours.value_sum, hours.value_min, hours.value_max)
+            )
+        from window_hourly as rebuilt
+        full join (
+            select *
+            from rollups.usage_hourly
+            where hour >= %(start)s and hour < %(end)s
+        ) as hours using (tenant_id, hour, metric, dimensions)
+    """,
+}
+
+
+def window_rebuild(
+    connection: psycopg.Connection, server: psutil.Process, start: datetime, end: datetime
+) -> tuple[int, Cost]:
+    """Rebuild the hourly usage from start up to end in a copy of it that is rolled back; events and cost.
+
+    Raises RuntimeError if the result is not the hourly usage: then something else was measured.
+    """
+    window = {"start": start, "end": end}
+
+    def rebuild() -> None:
+        connection.execute(_WINDOW["delete"], window)
+        connection.execute(_WINDOW["aggregate"], window)
+
+    with connection.transaction(force_rollback=True):
+        connection.execute(_WINDOW["create"])
+        connection.execute(_WINDOW["copy"], window)
+        connection.execute("analyze window_hourly")
+        cost = cost_of(server, rebuild)
+        row = connection.execute(_WINDOW["compare"], window).fetchone()
+    if row is None or row[1]:
+        raise RuntimeError(f"the rebuilt window differs from the hourly usage: {row}")
+    return int(row[0]), cost

@@ -3,8 +3,9 @@
 import os
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 
 import psutil
 from rich.console import Console
@@ -17,6 +18,9 @@ class Cost:
 
     wall: float
     cpu: float
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.wall + other.wall, self.cpu + other.cpu)
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,91 @@ class Result:
     @property
     def per_cpu_second(self) -> float:
         return self.events / self.cost.cpu
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times the one step costs what the other does."""
+
+    more: Result
+    less: Result
+
+    @property
+    def wall(self) -> float:
+        return self.more.cost.wall / self.less.cost.wall
+
+    @property
+    def cpu(self) -> float:
+        return self.more.cost.cpu / self.less.cost.cpu
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A question asked of one source again and again: each answer's milliseconds, and their CPU time's mean."""
+
+    size: str
+    question: str
+    source: str
+    milliseconds: Sequence[float]
+    cpu_milliseconds: float
+
+    def quantile(self, share: float) -> float:
+        """The smallest time within which that share of the answers came."""
+        in_order = sorted(self.milliseconds)
+        return in_order[max(0, -int(-share * len(in_order) // 1) - 1)]
+
+
+@dataclass(frozen=True)
+class HourRun:
+    """One landing hour through Dagster: its cost, and the wall seconds of its steps."""
+
+    events: int
+    cost: Cost
+    steps: Mapping[str, float]
+
+
+@dataclass
+class Report:
+    """What was measured, told as it comes and in tables at the end."""
+
+    console: Console
+    results: list[Result] = field(default_factory=list)
+    ratios: list[Ratio] = field(default_factory=list)
+    readings: list[Reading] = field(default_factory=list)
+    hour_runs: list[HourRun] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.console.print(f"[dim]{datetime.now():%H:%M:%S}[/dim] {text}")  # noqa: DTZ005  (for the reader's watch)
+
+    def add(self, size: str, step: str, events: int, cost: Cost) -> Result:
+        result = Result(size, step, events, cost)
+        self.results.append(result)
+        self.note(f"{size}: {step}: {cost.wall:.2f} s, {cost.cpu:.2f} CPU s")
+        return result
+
+    def add_reading(self, reading: Reading) -> None:
+        self.readings.append(reading)
+        self.note(
+            f"{reading.size}: {reading.question} from {reading.source}: {reading.quantile(0.5):.2f} ms"
+        )
+
+    def add_hour(self, run: HourRun) -> None:
+        self.hour_runs.append(run)
+        self.note(
+            f"hour {len(self.hour_runs)}: {run.events:,} events in {run.cost.wall:.2f} s, {run.cost.cpu:.2f} CPU s"
+        )
+
+    def print(self) -> None:
+        """The results as tables, below a line about the machine; those that are empty are left out."""
+        self.console.print(machine())
+        for table in (
+            _results(self.results),
+            _ratios(self.ratios),
+            _readings(self.readings),
+            _hour_runs(self.hour_runs),
+        ):
+            if table.row_count:
+                self.console.print(table)
 
 
 def cost_of(server: psutil.Process, work: Callable[[], object]) -> Cost:
@@ -58,27 +147,112 @@ def _cpu(server: psutil.Process) -> float:
     return spent + time.process_time()
 
 
-def report(console: Console, results: list[Result]) -> None:
-    """Print the results, with the machine."""
-    table = Table(title=machine(), title_justify="left")
-    for heading in ("size", "step", "events", "wall s", "CPU s", "events/s", "events/CPU s"):
-        justify = "left" if heading in ("size", "step") else "right"
-        table.add_column(heading, justify=justify, no_wrap=True)
+def _table(title: str, *headings: str, texts: int) -> Table:
+    """A table whose first columns, so many, are texts."""
+    table = Table(title=title, title_justify="left")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < texts else "right", no_wrap=True)
+    return table
+
+
+def _results(results: Sequence[Result]) -> Table:
+    table = _table(
+        "Steps", "size", "step", "events", "wall s", "CPU s", "events/s", "events/CPU s", texts=2
+    )
     for each in results:
         table.add_row(
             each.size,
             each.step,
             f"{each.events:,}",
-            _seconds(each.cost.wall),
-            _seconds(each.cost.cpu),
+            f"{each.cost.wall:.2f}",
+            f"{each.cost.cpu:.2f}",
             f"{each.per_second:,.0f}",
             f"{each.per_cpu_second:,.0f}",
         )
-    console.print(table)
+    return table
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.2f}" if value >= 0.1 else f"{value:.5f}"
+def _ratios(ratios: Sequence[Ratio]) -> Table:
+    table = _table(
+        "How many times as much", "size", "step", "costs that of", "wall", "CPU", texts=3
+    )
+    for each in ratios:
+        table.add_row(
+            each.more.size,
+            each.more.step,
+            each.less.step,
+            f"{each.wall:,.1f}",
+            f"{each.cpu:,.1f}",
+        )
+    return table
+
+
+FEW_READINGS = 100
+"""Below that many, a 99th percentile is the maximum by another name."""
+
+
+def _readings(readings: Sequence[Reading]) -> Table:
+    table = _table(
+        "Reading: prepared, timed on the client until the last row is there",
+        *(
+            "size",
+            "question",
+            "source",
+            "asked",
+            "p50 ms",
+            "p99 ms",
+            "CPU ms",
+            "p50, of the rollup's",
+        ),
+        texts=3,
+    )
+    for each in readings:
+        rollup = next(  # the source that is asked first
+            one for one in readings if (one.size, one.question) == (each.size, each.question)
+        )
+        several = len(each.milliseconds) >= FEW_READINGS
+        table.add_row(
+            each.size,
+            each.question,
+            each.source,
+            str(len(each.milliseconds)),
+            f"{each.quantile(0.5):,.2f}",
+            f"{each.quantile(0.99):,.2f}" if several else "",
+            f"{each.cpu_milliseconds:,.2f}",
+            f"{each.quantile(0.5) / rollup.quantile(0.5):,.1f} times",
+        )
+    return table
+
+
+def _hour_runs(runs: Sequence[HourRun]) -> Table:
+    """The first hour, the last one, the slowest and all; the steps in wall seconds."""
+    steps = list(runs[0].steps) if runs else []
+    table = _table(
+        "File to rollup through Dagster, one landing hour a run; the steps in wall seconds",
+        *("hour", "events", "wall s", "CPU s", "events/s", *steps),
+        texts=1,
+    )
+    if not runs:
+        return table
+    slowest = max(range(len(runs)), key=lambda place: runs[place].cost.wall)
+    rows = [
+        ("first", runs[:1]),
+        ("last", runs[-1:]),
+        (f"slowest: {slowest + 1}", [runs[slowest]]),
+        (f"all {len(runs)}", runs),
+    ]
+    for name, some in rows:
+        events = sum(run.events for run in some)
+        wall = sum(run.cost.wall for run in some)
+        table.add_row(
+            name,
+            f"{events:,}",
+            f"{wall:,.2f}",
+            f"{sum(run.cost.cpu for run in some):,.2f}",
+            f"{events / wall:,.0f}",
+            *(f"{sum(run.steps[step] for run in some):,.2f}" for step in steps),
+        )
+    return table
 
 
 def machine() -> str:

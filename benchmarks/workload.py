@@ -1,8 +1,9 @@
-"""The events that are measured: one landing hour of a company with 1,200 tenants, seeded.
+"""The events that are measured: landing hours of a company with 1,000 tenants and five metrics, seeded.
 
 Of an hour at ten million events a day: 416,667 new events, 3 % of them up to 48 hours late, and 2 %
 further copies, of which 70 % of the same hour and 30 % of the hour before, 1 % of them with another
-quantity. The biggest tenant has 9 % of the usage; properties have three keys.
+quantity. The biggest tenant has 9 % of the usage; properties have three keys. Each metric reads an
+event type of its own, so that an event is one value, and has another aggregation where there is one.
 """
 
 import csv
@@ -18,20 +19,35 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-TENANTS = 1_200
-EVENT_TYPES = (
-    "api.request",
-    "compute.seconds",
-    "egress.bytes",
-    "build.minutes",
-    "storage.gb_hours",
+
+@dataclass(frozen=True)
+class Metric:
+    """What is counted of an event type: its quantity, or one of its properties."""
+
+    name: str
+    event_type: str
+    aggregation: str
+    value_property: str | None = None
+    dimension: str | None = None
+
+
+TENANTS = 1_000
+METRICS = (
+    Metric("requests", "api.request", "count"),
+    Metric("tokens", "tokens.generated", "sum", "tokens", "model"),
+    Metric("egress_bytes", "egress.bytes", "sum", None, "region"),
+    Metric("longest_build", "build.minutes", "max"),
+    Metric("storage_held", "storage.gigabytes", "latest"),
 )
+EVENT_TYPES = tuple(metric.event_type for metric in METRICS)
 REGIONS = ("eu-west-1", "us-east-1", "ap-south-1")
 MODELS = ("small", "medium", "large")
 LATE_SHARE = 0.03
 LATE_HOURS = 48
 COPIES_SHARE = 0.02
 CHANGED_SHARE = 0.01
+BUCKETS_A_TENANT_HOUR = sum(3 if metric.dimension else 1 for metric in METRICS)
+FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 FORMATS = ("ndjson", "ndjson.gz", "parquet", "csv")
 
@@ -63,13 +79,25 @@ class Events:
 
 
 def hour_of_events(landed_hour: datetime, count: int, seed: int) -> Events:
-    """So many new events of a landing hour."""
+    """So many new events of a landing hour, a share of them late."""
     random = np.random.default_rng(seed)
-    weights = np.arange(1, TENANTS + 1) ** (-2 / 3)
     start = int(landed_hour.timestamp()) * 1_000_000
     instants = start + random.integers(0, 3_600_000_000, count)
     late = random.random(count) < LATE_SHARE
     instants[late] = start - random.integers(0, LATE_HOURS * 3_600_000_000, int(late.sum()))
+    return _events_at(instants, random)
+
+
+def late_events(landed_hour: datetime, count: int, seed: int) -> Events:
+    """So many new events of the hours before a landing hour, LATE_HOURS of them, and none of its own."""
+    random = np.random.default_rng(seed)
+    start = int(landed_hour.timestamp()) * 1_000_000
+    return _events_at(start - random.integers(1, LATE_HOURS * 3_600_000_000, count), random)
+
+
+def _events_at(instants: np.ndarray, random: np.random.Generator) -> Events:
+    count = len(instants)
+    weights = np.arange(1, TENANTS + 1) ** (-2 / 3)
     tenants = random.choice(TENANTS, count, p=weights / weights.sum())
     fractions = random.random(count) < 0.3
     return Events(

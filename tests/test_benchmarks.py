@@ -3,7 +3,14 @@
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from benchmarks.baselines import window_rebuild
+from benchmarks.measure import Reading
+from metering_pipeline.embedded_server import EmbeddedServer
+from metering_pipeline.postgres import Database
 from metering_pipeline.settings import PROJECT_ROOT
 
 STEPS = [
@@ -15,24 +22,27 @@ STEPS = [
     "ledger",
     "file to ledger",
     "contributions and hourly",
+    "file to rollup",
+    "daily",
     "ledger, the same hour again",
+    "100 late events: contributions and hourly",
+    "100 late events: file to rollup",
+    "rebuild of the lookback window",
     "single table, file to ledger",
+]
+READINGS = [
+    ("tenant-month by day", "usage_daily"),
+    ("tenant-month by day", "usage_realtime"),
+    ("tenant-month by day", "ledger, a scan"),
+    ("tenant-day by hour", "usage_hourly"),
+    ("tenant-day by hour", "usage_realtime"),
+    ("tenant-day by hour", "ledger, a scan"),
 ]
 
 
-def test_a_small_benchmark_measures_every_step() -> None:
-    options = [
-        "--events-per-day",
-        "24000",
-        "--day",
-        "2",
-        "--single-table-rows",
-        "1000",
-        "--repeat",
-        "1",
-    ]
+def benchmark(*options: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("METERING_")}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "benchmarks", *options],
         cwd=PROJECT_ROOT,
         env=environment,
@@ -40,18 +50,84 @@ def test_a_small_benchmark_measures_every_step() -> None:
         text=True,
         check=False,
     )
+
+
+def rows(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    """The cells of all tables' rows."""
     assert done.returncode == 0, done.stderr
-    measured = [line.split("│")[2].strip() for line in done.stdout.splitlines() if "│ 0.0" in line]
-    assert [step for step in STEPS if step not in measured] == []
+    return [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in done.stdout.splitlines()
+        if line.startswith("│")
+    ]
+
+
+def test_a_small_benchmark_measures_every_step() -> None:
+    options = "--events-per-day 24000 --day 1 --single-table-rows 1000 --repeat 1 --late 100"
+    measured = rows(benchmark(*options.split()))
+    steps = [row[1] for row in measured if len(row) == 7]
+    assert [step for step in STEPS if step not in steps] == []
+    assert [tuple(row[1:3]) for row in measured if len(row) == 8] == READINGS
+    (ratio,) = (row for row in measured if len(row) == 5)
+    assert ratio[1:3] == [
+        "rebuild of the lookback window",
+        "100 late events: contributions and hourly",
+    ]
+
+
+def test_hours_run_through_dagster() -> None:
+    measured = rows(benchmark("--events-per-day", "24000", "--through-dagster", "2"))
+    assert [row[0] for row in measured][:2] == ["first", "last"]
+    assert measured[-1][:2] == ["all 2", "2,040"]
+    wall, *steps = (float(measured[-1][place]) for place in (2, 5, 6, 7, 8, 9))
+    assert sum(steps) == pytest.approx(wall, abs=0.05)
+    assert min(steps) > 0
 
 
 def test_what_does_not_fit_on_the_disk_is_not_begun() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--events-per-day", "10000000000"],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = benchmark("--events-per-day", "10000000000")
     assert done.returncode == 2
     assert "Choose an earlier --day" in done.stderr
+
+
+@pytest.mark.parametrize(("share", "milliseconds"), [(0.5, 50), (0.99, 99), (1, 100), (0, 1)])
+def test_a_quantile_is_the_time_within_which_the_share_came(
+    share: float, milliseconds: float
+) -> None:
+    reading = Reading("size", "question", "source", [*range(100, 0, -1)], 0)
+    assert reading.quantile(share) == milliseconds
+
+
+HOUR = datetime(2026, 1, 1, 5, tzinfo=UTC)
+
+# An hour with two events, and its bucket as the rollup has it.
+USAGE = """
+insert into catalog.metrics values ('tokens', 'answer', 'sum', 'tokens', '{model}', 'tokens', '{}', 'Tokens.');
+select catalog.ensure_day_partitions('ledger', 'usage_events', array['2026-01-01'::date]);
+insert into ledger.usage_events
+select
+    'acme', 'answer', '2026-01-01T05:00Z'::timestamptz + number * interval '1 minute', 'request',
+    md5(number::text)::uuid, md5('a')::uuid, 1, jsonb_build_object('model', 'small', 'tokens', number),
+    '2026-01-01T06:00Z', 0, number, now()
+from generate_series(1, 2) as number;
+insert into rollups.usage_hourly
+values ('acme', 'tokens', '2026-01-01T05:00Z', '{"model": "small"}', 2, 3, 1, 2, 2, null, null, 5, 5)
+"""
+
+
+def test_the_window_rebuild_finds_the_hourly_usage_and_changes_nothing(
+    database: Database, server: EmbeddedServer
+) -> None:
+    process = server.process()
+    assert process is not None
+    with database.connect(autocommit=True) as connection:
+        connection.execute(USAGE)
+        span = (HOUR, HOUR + timedelta(hours=1))
+        events, cost = window_rebuild(connection, process, *span)
+        assert events == 2
+        assert cost.wall > 0
+        digests = connection.execute("select event_digest from rollups.usage_hourly").fetchall()
+        assert digests == [(5,)]
+        connection.execute("update rollups.usage_hourly set value_max = 3")
+        with pytest.raises(RuntimeError, match="differs"):
+            window_rebuild(connection, process, *span)

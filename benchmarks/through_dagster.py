@@ -1,0 +1,94 @@
+"""Landing hours from the file to the rollups as Dagster runs them, one hour a run, in one process.
+
+The server is the embedded one as it is, with autovacuum: without it, successive hours become slower.
+All files are there before the first run, so that the server has no rest between the runs.
+"""
+
+from datetime import datetime
+from pathlib import Path
+
+import dagster as dg
+import psutil
+
+from benchmarks import history, workload
+from benchmarks.measure import HourRun, Report, cost_of
+from benchmarks.workload import FIRST_DAY, HOUR
+from metering_pipeline import settings
+from metering_pipeline.definitions import defs
+from metering_pipeline.embedded_server import EmbeddedServer
+from metering_pipeline.execution import QUIET, dagster_instance, run_job
+from metering_pipeline.jobs import LANDING_TO_HOURLY
+from metering_pipeline.partitions import HOUR_FORMAT, RANGE_END, RANGE_START
+from metering_pipeline.postgres import open_database
+
+STEPS = {"landing__usage_events": "landing", "ledger": "ledger", "rollups": "rollups"}
+"""The steps that write; the others are checks."""
+
+
+def measure_hours(report: Report, home: Path, events_per_day: int, hours: int) -> None:
+    """Run so many consecutive landing hours; the hour before, which is empty, is not measured."""
+    server = EmbeddedServer(home)
+    try:
+        configured = settings.load()
+        with dagster_instance() as instance:
+            run_job(instance, "catalog")
+            history.publish_catalog(open_database(configured))
+            events = _write_hours(report, Path(configured.landing_root), events_per_day, hours)
+            process = server.process()
+            assert process is not None  # noqa: S101  (the instance is in it)
+            job = _landing_to_hourly()
+            _run_hour(job, instance, process, FIRST_DAY - HOUR, 0)
+            for number, count in enumerate(events):
+                landed_hour = FIRST_DAY + number * HOUR
+                report.add_hour(_run_hour(job, instance, process, landed_hour, count))
+    finally:
+        server.stop()
+
+
+def _write_hours(report: Report, root: Path, events_per_day: int, hours: int) -> list[int]:
+    """A file an hour, with copies; the lines in each."""
+    report.note(f"writing the files of {hours} hours")
+    counts = []
+    before = workload.hour_of_events(FIRST_DAY - HOUR, events_per_day // 24, seed=0)
+    for number in range(hours):
+        landed_hour = FIRST_DAY + number * HOUR
+        hour = workload.hour_of_events(landed_hour, events_per_day // 24, seed=number + 1)
+        events = workload.with_copies(hour, before, seed=number + 1)
+        workload.write(events, root, landed_hour, "ndjson")
+        counts.append(len(events))
+        before = hour
+    return counts
+
+
+def _run_hour(
+    job: dg.JobDefinition,
+    instance: dg.DagsterInstance,
+    server: psutil.Process,
+    landed_hour: datetime,
+    events: int,
+) -> HourRun:
+    """Run an hour, with the checks. Raises what a step raised."""
+    hour = landed_hour.strftime(HOUR_FORMAT)
+    done: list[dg.ExecuteInProcessResult] = []
+    cost = cost_of(
+        server,
+        lambda: done.append(
+            job.execute_in_process(
+                instance=instance,
+                tags={RANGE_START: hour, RANGE_END: hour},
+                run_config=QUIET,
+            )
+        ),
+    )
+    steps = dict.fromkeys([*STEPS.values(), "checks"], 0.0)
+    for event in done[0].all_events:
+        if event.is_step_success:
+            step = STEPS.get(str(event.step_key), "checks")
+            steps[step] += event.step_success_data.duration_ms / 1000
+    return HourRun(events, cost, {**steps, "Dagster": cost.wall - sum(steps.values())})
+
+
+def _landing_to_hourly() -> dg.JobDefinition:
+    """The schedule's job without what follows the hourly usage."""
+    job = dg.define_asset_job("landing_to_hourly", LANDING_TO_HOURLY)
+    return dg.Definitions.merge(defs, dg.Definitions(jobs=[job])).resolve_job_def(job.name)
