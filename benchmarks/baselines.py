@@ -176,7 +176,10 @@ _WINDOW = {
     """,
     "delete": "delete from window_hourly where hour >= %(start)s and hour < %(end)s",
     "aggregate": """
-        insert into window_hourly
+        insert into window_hourly (
+            tenant_id, metric, hour, dimensions, event_count, value_sum, value_min, value_max,
+            event_digest, payload_digest
+        )
         select
             tenant_id,
             metric,
@@ -186,9 +189,6 @@ _WINDOW = {
             sum(value),
             min(value),
             max(value),
-            null,
-            null,
-            null,
             0,
             0
         from (

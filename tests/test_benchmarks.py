@@ -102,7 +102,8 @@ HOUR = datetime(2026, 1, 1, 5, tzinfo=UTC)
 
 # An hour with two events, and its bucket as the rollup has it.
 USAGE = """
-insert into catalog.metrics values ('tokens', 'answer', 'sum', 'tokens', '{model}', 'tokens', '{}', 'Tokens.');
+insert into catalog.metrics (metric, event_type, aggregation, value_property, dimensions, unit, filter, description)
+values ('tokens', 'answer', 'sum', 'tokens', '{model}', 'tokens', '{}', 'Tokens.');
 select catalog.ensure_day_partitions('ledger', 'usage_events', array['2026-01-01'::date]);
 insert into ledger.usage_events
 select
@@ -110,8 +111,10 @@ select
     md5(number::text)::uuid, md5('a')::uuid, 1, jsonb_build_object('model', 'small', 'tokens', number),
     '2026-01-01T06:00Z', 0, number, now()
 from generate_series(1, 2) as number;
-insert into rollups.usage_hourly
-values ('acme', 'tokens', '2026-01-01T05:00Z', '{"model": "small"}', 2, 3, 1, 2, 2, null, null, 5, 5)
+insert into rollups.usage_hourly (
+    tenant_id, metric, hour, dimensions, event_count, value_sum, value_min, value_max, event_digest, payload_digest
+)
+values ('acme', 'tokens', '2026-01-01T05:00Z', '{"model": "small"}', 2, 3, 1, 2, 5, 5)
 """
 
 

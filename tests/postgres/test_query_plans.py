@@ -52,24 +52,32 @@ from generate_series(1, 5) as number
 # Of 100 tenants and five metrics, in the order in which they are written: each bucket has one contribution,
 # and in the ledger, for its last days, two events.
 CONTRIBUTIONS = """
-insert into rollups.usage_contributions
+insert into rollups.usage_contributions (
+    landed_hour, tenant_id, metric, hour, dimensions, event_type, event_count, voided_count, value_sum,
+    latest_at, latest_fingerprint, event_digest, payload_digest
+)
 select
-    hour, 'tenant-' || tenant, 'metric-' || metric, hour, '{}', 'type-' || metric,
-    4, 0, 4, 1, 1, 1, hour, md5('a')::uuid, 0, 0
+    hour, 'tenant-' || tenant, 'metric-' || metric, hour, '{}', 'type-' || metric, 2, 0, 2,
+    hour, md5('a')::uuid, 0, 0
 from generate_series(%(start)s::timestamptz, %(end)s::timestamptz - interval '1 hour', '1 hour') as hour
 cross join generate_series(1, 100) as tenant
 cross join generate_series(1, 5) as metric
 """
 HOURLY = """
-insert into rollups.usage_hourly
+insert into rollups.usage_hourly (
+    tenant_id, metric, hour, dimensions, event_count, value_sum, latest_at, latest_fingerprint, event_digest,
+    payload_digest
+)
 select
-    tenant_id, metric, hour, dimensions, event_count, value_sum, value_min, value_max, value_latest,
-    latest_at, latest_fingerprint, event_digest, payload_digest
+    tenant_id, metric, hour, dimensions, event_count, value_sum, latest_at, latest_fingerprint, event_digest,
+    payload_digest
 from rollups.usage_contributions
 """
 DAILY = """
-insert into rollups.usage_daily
-select 'tenant-' || tenant, 'metric-' || metric, day, '{}', 96, 96, 1, 1, 1, day, md5('a')::uuid, 0, 0
+insert into rollups.usage_daily (
+    tenant_id, metric, day, dimensions, event_count, value_sum, event_digest, payload_digest
+)
+select 'tenant-' || tenant, 'metric-' || metric, day, '{}', 48, 48, 0, 0
 from generate_series(%(end)s::timestamptz - interval '60 days', %(end)s, '1 day') as day
 cross join generate_series(1, 100) as tenant
 cross join generate_series(1, 5) as metric
