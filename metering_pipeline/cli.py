@@ -85,9 +85,22 @@ def generate(root: Path | None, first_day: date, days: int, events: int, seed: i
 @click.option("--hour", type=Hour(), help="One landing hour, as 2026-01-31T13.")
 @click.option("--from", "first", type=Hour(), help="The first landing hour of a range.")
 @click.option("--to", "last", type=Hour(), help="The last landing hour of the range (inclusive).")
-def run(hour: datetime | None, first: datetime | None, last: datetime | None) -> None:
-    """Materialize landing hours, from the files to the drafts, as one run."""
+@click.option("--dry-run", is_flag=True, help="Show what the run would change; change nothing.")
+def run(
+    hour: datetime | None, first: datetime | None, last: datetime | None, dry_run: bool
+) -> None:
+    """Materialize landing hours, from the files to the drafts, as one run.
+
+    --dry-run lands, posts and rolls up for real, in one transaction that is undone: it takes about as
+    long as the run up to the daily usage, and keeps the pipeline's lock meanwhile. Whoever reads goes
+    on and sees nothing of it, other runs wait. It may be stopped at any moment.
+    """
     start, end = _hours(hour, first, last)
+    if dry_run:
+        from metering_pipeline.dry_run import rehearse
+
+        rehearse(console, start, end)
+        return
     from metering_pipeline.execution import dagster_instance, publish_catalog_if_changed, run_hours
     from metering_pipeline.landing.sources import Source
     from metering_pipeline.postgres import open_database
@@ -134,30 +147,49 @@ def _hours(
 
 
 @cli.command()
-@click.option("--stage", type=click.Choice(["ledger"]), required=True, help="What to build anew.")
+@click.option(
+    "--stage",
+    type=click.Choice(["ledger", "rollups"]),
+    required=True,
+    help="What to build anew.",
+)
 @click.option("--from", "first", type=Hour(), help="The first landing hour of a range.")
 @click.option("--to", "last", type=Hour(), help="The last landing hour of the range (inclusive).")
-@click.option("--repair", is_flag=True, help="Replace the rows that differ; runs wait meanwhile.")
+@click.option(
+    "--repair", is_flag=True, help="Ledger: replace the rows that differ; runs wait meanwhile."
+)
+@click.option("--dry-run", is_flag=True, help="Rollups: show what would change; change nothing.")
 @click.option(
     "--samples",
     type=click.IntRange(0),
     default=5,
     show_default=True,
-    help="Differing rows shown for each table and class.",
+    help="Ledger: differing rows shown for each table and class.",
 )
 def rebuild(
-    stage: str, first: datetime | None, last: datetime | None, repair: bool, samples: int
+    stage: str,
+    first: datetime | None,
+    last: datetime | None,
+    repair: bool,
+    dry_run: bool,
+    samples: int,
 ) -> None:
     """Build a stage anew from the one before it, and compare row for row.
 
     \b
     --stage ledger   every event, duplicate, conflict, void and withdrawn row, from
                      what landed, by another piece of code than the one that posts.
+    --stage rollups  contributions, hourly and daily usage, from the ledger, by the
+                     models that post; rows that differ are replaced.
 
-    Nothing is changed without --repair, and it may run beside the pipeline: events with
-    a copy in an hour that is landed but not yet posted are left out, and counted.
+    Rollups: a range means the landing hours. What the rollups still owe is rolled up
+    first, the range's late arrivals included. It goes day by day, small days together,
+    and runs go on in between; --dry-run keeps the pipeline's lock from beginning to end,
+    and changes nothing.
 
-    A range means whole days of usage: every event that occurred on a UTC day of which
+    Ledger: nothing is changed without --repair, and it may run beside the pipeline:
+    events with a copy in an hour that is landed but not yet posted are left out, and
+    counted. A range means whole days of usage: every event that occurred on a UTC day of which
     these landing hours hold a copy, with all its copies, wherever they landed. (An
     event's copies all have the same time, so that is exact.) Without one: everything.
 
@@ -165,15 +197,23 @@ def rebuild(
     must roll up again, in one transaction that keeps the pipeline's lock from beginning
     to end: give it a range.
 
-    Exit code 1 if anything differs and is not repaired.
+    Exit code 1 if anything differs and is not mended.
     """
     if (first is None) != (last is None):
         raise click.UsageError("Give both --from and --to, or neither.")
     if first and last and last < first:
         raise click.UsageError("--to is before --from.")
-    from metering_pipeline.rebuild import compare_ledger
+    if stage == "rollups" and repair:
+        raise click.UsageError("--stage rollups replaces what differs; --dry-run only shows it.")
+    if stage == "ledger" and dry_run:
+        raise click.UsageError("--stage ledger changes nothing without --repair.")
+    from metering_pipeline.rebuild import build_rollups, compare_ledger
 
-    sys.exit(0 if compare_ledger(console, first, last, repair, samples) else 1)
+    if stage == "rollups":
+        well = build_rollups(console, first, last, keep=not dry_run)
+    else:
+        well = compare_ledger(console, first, last, repair, samples)
+    sys.exit(0 if well else 1)
 
 
 @cli.command()

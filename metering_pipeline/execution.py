@@ -56,13 +56,18 @@ def dagster_instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def publish_catalog_if_changed(instance: dg.DagsterInstance) -> bool:
-    """Publish the catalog if its seeds differ from what was published last; whether they did."""
-    with open_database(settings.load()).connect() as connection:
+def catalog_has_changed(database: Database) -> bool:
+    """Whether the catalog's seeds differ from what was published last."""
+    with database.connect() as connection:
         published = connection.execute(
             "select value from catalog.settings where name = 'seeds_sha256'"
         ).fetchone()
-    if published is not None and published[0] == seeds_digest():
+    return published is None or published[0] != seeds_digest()
+
+
+def publish_catalog_if_changed(instance: dg.DagsterInstance) -> bool:
+    """Publish the catalog if its seeds differ from what was published last; whether they did."""
+    if not catalog_has_changed(open_database(settings.load())):
         return False
     run_job(instance, "catalog")
     return True

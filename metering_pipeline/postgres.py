@@ -24,6 +24,7 @@ __all__ = [
     "DatabaseError",
     "embedded_server",
     "open_database",
+    "settings_in_database",
 ]
 
 PIPELINE_LOCK = 7304211
@@ -203,8 +204,9 @@ def _check_version(connection: psycopg.Connection) -> None:
         )
 
 
-def _write_settings(connection: psycopg.Connection, settings: Settings, only_new: bool) -> None:
-    wanted = {
+def settings_in_database(settings: Settings) -> dict[str, str]:
+    """The settings that SQL must know, as ``catalog.settings`` holds them."""
+    return {
         "lookback_hours": str(settings.lookback_hours),
         "grace_hours": str(settings.grace_hours),
         "settle_minutes": str(settings.settle_minutes),
@@ -214,6 +216,10 @@ def _write_settings(connection: psycopg.Connection, settings: Settings, only_new
         "earliest_event_date": settings.earliest_event_date.isoformat(),
         "future_tolerance_minutes": str(settings.future_tolerance_minutes),
     }
+
+
+def _write_settings(connection: psycopg.Connection, settings: Settings, only_new: bool) -> None:
+    wanted = settings_in_database(settings)
     present: dict[str, str] = dict(
         connection.execute("select name, value from catalog.settings").fetchall()
     )

@@ -1,6 +1,7 @@
 """Long work shown to a person: a step's title while it runs, what it reports, and how long it took."""
 
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ def step(console: Console, title: str) -> Iterator[Remark]:
     remark = Remark()
     started = time.monotonic()
     logger = logging.getLogger("metering_pipeline")
-    with console.status(f"{title} …") as status:
+    with _kept(console) as terminal, terminal.status(f"{title} …") as status:
         handler = _ToStatus(status, title)
         logger.addHandler(handler)
         try:
@@ -45,3 +46,13 @@ def step(console: Console, title: str) -> Iterator[Remark]:
             logger.removeHandler(handler)
     tail = f" ({remark.text})" if remark.text else ""
     console.print(f"[green]✓[/green] {title}{tail} [dim]{time.monotonic() - started:.1f} s[/dim]")
+
+
+@contextmanager
+def _kept(console: Console) -> Iterator[Console]:
+    """The console as it is now: while one of Dagster's steps runs, the process's output goes to a file."""
+    if not console.is_terminal:
+        yield console
+        return
+    with os.fdopen(os.dup(console.file.fileno()), "w") as terminal:
+        yield Console(file=terminal)

@@ -6,10 +6,12 @@ from rich.console import Console
 from rich.table import Table
 
 from metering_pipeline import settings
+from metering_pipeline.changes import print_bucket_changes, print_row_changes
 from metering_pipeline.postgres import open_database
 from metering_pipeline.progress import step
 from metering_pipeline.reconciliation.rebuild import Comparison, Sample, rebuild_ledger
 from metering_pipeline.settings import HOUR
+from metering_pipeline.transform.rebuild import Rebuilt, rebuild_rollups
 
 
 def compare_ledger(
@@ -92,3 +94,39 @@ def _line(sample: Sample) -> str:
         f"{sample.occurred_at.astimezone(UTC).isoformat().replace('+00:00', 'Z')} {sample.correlation_id}\n"
         f"    fingerprint {sample.fingerprint}"
     )
+
+
+def build_rollups(
+    console: Console, first: datetime | None, last: datetime | None, keep: bool
+) -> bool:
+    """Build the rollups anew from the ledger, print what that changes; whether they are well now."""
+    configured = settings.load()
+    with step(console, "The rollups, built anew from the ledger" + ("" if keep else " and undone")):
+        rebuilt = rebuild_rollups(
+            open_database(configured, reading=True), first, last + HOUR if last else None, keep
+        )
+    if rebuilt is None:
+        console.print("Nothing has landed.")
+        return True
+    print_rebuilt(console, rebuilt, keep)
+    return keep or rebuilt.changes.differing == 0
+
+
+def print_rebuilt(console: Console, rebuilt: Rebuilt, keep: bool) -> None:
+    """Print the rollups' rows that were, or would be, changed."""
+    print_row_changes(console, rebuilt.changes.tables, "Rollups against the ledger")
+    print_bucket_changes(console, rebuilt.changes, "Hourly buckets")
+    if rebuilt.owed:
+        console.print(
+            f"Not compared: {rebuilt.owed:,} keys that the rollups still owed; they were rolled up beforehand"
+            f"{'' if keep else ', and that undone too'}."
+        )
+    if not rebuilt.changes.differing:
+        console.print("The rollups are what the ledger says, row for row.")
+    elif keep:
+        console.print("Mended. The next run rates what has changed.")
+    else:
+        console.print(
+            "[red]The rollups are not what the ledger says.[/red] Nothing was changed; without --dry-run "
+            "these rows are replaced."
+        )

@@ -51,3 +51,83 @@ select catalog.ensure_day_partitions('ledger', 'usage_events', array(
     ) as days
 ))
 {%- endmacro %}
+
+{# Every key of the rollups that the ledger's events make, those for which the condition is true: an event is
+   booked in its own landing hour and, once it is voided, taken back in the later of that and the void's. #}
+{% macro ledger_keys(condition='true') -%}
+select
+    events.landed_hour,
+    events.tenant_id,
+    events.event_type,
+    {{ hour_of('events.occurred_at') }} as event_hour
+from ledger.usage_events as events
+where {{ condition }}
+union
+select
+    greatest(events.landed_hour, voids.landed_hour),
+    events.tenant_id,
+    events.event_type,
+    {{ hour_of('events.occurred_at') }}
+from ledger.voids
+inner join ledger.usage_events as events
+    on voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+where {{ condition }}
+{%- endmacro %}
+
+{# The rollups owe all of the window's landing hours again: what the ledger books in them, and what the rollups
+   hold of them or, without any landing hour behind it, of the same hours of usage. #}
+{% macro owe_window() -%}
+insert into ledger.pending (landed_hour, tenant_id, event_type, event_hour, released)
+select
+    landed_hour,
+    tenant_id,
+    event_type,
+    event_hour,
+    true
+from (
+    {{ ledger_keys() }}
+    {% for table in ['usage_contributions', 'unreadable_values', 'unmetered_events'] -%}
+    union
+    select
+        landed_hour,
+        tenant_id,
+        event_type,
+        hour
+    from rollups.{{ table }}
+    {% endfor %}
+) as keys
+where landed_hour >= {{ window_start() }} and landed_hour < {{ window_end() }}
+on conflict (landed_hour, tenant_id, event_type, event_hour) do update set released = true;
+
+insert into rollups.touched_buckets (tenant_id, metric, hour, dimensions)
+select
+    tenant_id,
+    metric,
+    hour,
+    dimensions
+from rollups.usage_hourly
+where
+    hour >= {{ window_start() }}
+    and hour < {{ window_end() }}
+    and not exists (
+        select 1
+        from rollups.usage_contributions as contributions
+        where
+            contributions.tenant_id = usage_hourly.tenant_id
+            and contributions.metric = usage_hourly.metric
+            and contributions.hour = usage_hourly.hour
+            and contributions.dimensions = usage_hourly.dimensions
+    )
+on conflict do nothing;
+
+insert into rollups.touched_days (tenant_id, metric, day)
+select distinct
+    tenant_id,
+    metric,
+    day
+from rollups.usage_daily
+where
+    day >= ({{ window_start() }} at time zone 'UTC')::date
+    and day < {{ window_end() }} at time zone 'UTC'
+on conflict do nothing
+{%- endmacro %}

@@ -1,4 +1,5 @@
-{# The half-open window of landing hours that the run was given, by dbt's own event-time flags.
+{# The half-open window of landing hours that the run was given, by dbt's own event-time flags, or by variables
+   of these names where a command does not know the flags (dbt compile).
    Without one a windowed model does not compile: plain `dbt build` cannot process everything by mistake. #}
 {% macro window_start() -%}
     {{ _window_edge('event_time_start') }}
@@ -13,13 +14,17 @@
         {{ return(false) }}
     {%- endif -%}
     {%- set read = modules.datetime.datetime.fromisoformat -%}
-    {%- set start = read(invocation_args_dict.get('event_time_start') | string) -%}
-    {%- set end = read(invocation_args_dict.get('event_time_end') | string) -%}
+    {%- set start = read(_given('event_time_start') | string) -%}
+    {%- set end = read(_given('event_time_end') | string) -%}
     {{ return(end - start == modules.datetime.timedelta(hours=1)) }}
 {%- endmacro %}
 
+{% macro _given(flag) -%}
+    {{ return(invocation_args_dict.get(flag) or var(flag, none)) }}
+{%- endmacro %}
+
 {% macro _window_edge(flag) -%}
-    {%- set edge = invocation_args_dict.get(flag) -%}
+    {%- set edge = _given(flag) -%}
     {%- if execute and flags.WHICH in ('run', 'build', 'test', 'compile', 'show') and not edge -%}
         {{ exceptions.raise_compiler_error(
             model.name ~ ' needs a window of landing hours: use `metering run --hour H` '

@@ -93,15 +93,8 @@ def land_hours(
     while it is read, and adbc_driver_manager.Error; the hours before are landed then.
     """
     source = Source(settings.landing_root)
-    contents = source.list_since(first, last)
-    hours = {*contents.files, *(each.landed_hour for each in contents.unknown if each.landed_hour)}
-    landed: list[LandedHour] = []
     with Store(url, settings, source) as store:
-        for hour in sorted(hour for hour in hours if first <= hour <= last):
-            landed.append(store.land_hour(hour, now))
-            if progress is not None:
-                progress(str(landed[-1]))
-    return landed
+        return store.land_hours(first, last, now, progress)
 
 
 class _Version(NamedTuple):
@@ -111,13 +104,18 @@ class _Version(NamedTuple):
 
 
 class Store:
-    """A connection that lands hour after hour; opening one costs more than landing a small hour."""
+    """A connection that lands hour after hour; opening one costs more than landing a small hour.
 
-    def __init__(self, url: str, settings: Settings, source: Source) -> None:
+    With ``keep`` false all is one transaction that is never committed: what lands is seen through
+    ``connection`` only, and gone when the store is closed.
+    """
+
+    def __init__(self, url: str, settings: Settings, source: Source, keep: bool = True) -> None:
         self._settings = settings
         self._source = source
-        self._connection = dbapi.connect(url, autocommit=False)
-        self._cursor = self._connection.cursor()
+        self._keep = keep
+        self.connection = dbapi.connect(url, autocommit=False)
+        self._cursor = self.connection.cursor()
         self._days_made: set[datetime] = set()
 
     def __enter__(self) -> Self:
@@ -130,7 +128,26 @@ class Store:
         trace: TracebackType | None,
     ) -> None:
         self._cursor.close()
-        self._connection.close()
+        self.connection.close()
+
+    def land_hours(
+        self, first: datetime, last: datetime, now: datetime, progress: Progress | None = None
+    ) -> list[LandedHour]:
+        """Land the hours from first to last (inclusive) that have files; see ``land_hours``."""
+        contents = self._source.list_since(first, last)
+        found = {*contents.files, *(each.landed_hour for each in contents.unknown)}
+        hours = sorted(hour for hour in found if hour is not None and first <= hour <= last)
+        if not self._keep:
+            # All of them before the pipeline's lock: who lands one of these hours holds its lock, and may
+            # wait for the pipeline's.
+            for hour in hours:
+                self._lock_hour(hour)
+        landed: list[LandedHour] = []
+        for hour in hours:
+            landed.append(self.land_hour(hour, now))
+            if progress is not None:
+                progress(str(landed[-1]))
+        return landed
 
     def land_hour(self, landed_hour: datetime, now: datetime) -> LandedHour:
         """Land the files of one hour that are new or have new content; all of them or none.
@@ -147,10 +164,7 @@ class Store:
         with self._transaction():
             # Files may take long to fetch and read. Until what they hold is to be seen, only those wait
             # that land the same hour; the ledger may post another one meanwhile.
-            self._execute(
-                "select pg_advisory_xact_lock(hashtextextended('landing of ' || $1::text, 0))",
-                landed_hour.isoformat(),
-            )
+            self._lock_hour(landed_hour)
             landed = LandedHour(landed_hour, unknown=tuple(contents.unknown))
             current = self._current_versions(landed_hour) if files else {}
             versions = [self._land_file(file, current.get(file.key), now, landed) for file in files]
@@ -168,12 +182,21 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        if not self._keep:
+            yield
+            return
         try:
             yield
-            self._connection.commit()
+            self.connection.commit()
         except BaseException:
-            self._connection.rollback()
+            self.connection.rollback()
             raise
+
+    def _lock_hour(self, landed_hour: datetime) -> None:
+        self._execute(
+            "select pg_advisory_xact_lock(hashtextextended('landing of ' || $1::text, 0))",
+            landed_hour.isoformat(),
+        )
 
     def _execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         self._cursor.execute(statement, parameters=list(parameters) or None)

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
@@ -178,8 +179,13 @@ def remember_seeds(database: Database, digest: str) -> None:
         )
 
 
-def parts(database: Database, window: Window) -> list[Window]:
-    """The window in parts that commit one by one: days, small days together up to RECORDS_A_PART."""
+def parts(
+    database: Database, window: Window, coming: Mapping[date, int] | None = None
+) -> list[Window]:
+    """The window in parts that commit one by one: days, small days together up to RECORDS_A_PART.
+
+    Coming: records by UTC day that the caller has landed and not committed.
+    """
     with database.connect() as connection:
         rows = connection.execute(
             """
@@ -190,11 +196,12 @@ def parts(database: Database, window: Window) -> list[Window]:
             """,
             (window.start, window.end),
         ).fetchall()
-    records: dict[date, int] = {day: int(accepted) for day, accepted in rows}
+    records = Counter({day: int(accepted) for day, accepted in rows})
+    records.update(coming or {})
     together: list[Window] = []
     held = 0
     for day in window.days():
-        size = records.get(day.start.date(), 0)
+        size = records[day.start.date()]
         if together and held + size <= RECORDS_A_PART:
             together[-1] = Window(together[-1].start, day.end)
             held += size

@@ -119,6 +119,30 @@ def run_dbt(
     return results
 
 
+def compiled_models(database: Database, models: Sequence[str], window: Window) -> list[str]:
+    """The models' SQL for a window, in the order in which they were named; nothing is run. Raises DbtError."""
+    texts = _compiled(database, ["--select", " ".join(models)], window)
+    return [texts[model.rpartition(".")[2]] for model in models]
+
+
+def compiled_text(database: Database, text: str, window: Window) -> str:
+    """A text of the project's own Jinja, such as the call of a macro, as SQL for a window. Raises DbtError."""
+    return _compiled(database, ["--inline", text], window)["inline_query"]
+
+
+def _compiled(database: Database, selection: Sequence[str], window: Window) -> dict[str, str]:
+    # dbt compile does not know the flags for event time
+    edges = {"event_time_start": str(window.start)[:19], "event_time_end": str(window.end)[:19]}
+    arguments = ["--log-level", "none", "compile", *selection, "--vars", json.dumps(edges)]
+
+    def compile_in_process() -> dict[str, str]:
+        with _environment({**OFFLINE, **database.dbt_environment()}):
+            results = _invoke(arguments)
+        return {each.node.name: str(each.node.compiled_code) for each in results}
+
+    return _dbt_thread.submit(compile_in_process).result()
+
+
 def _run(connection: Mapping[str, str], arguments: list[str]) -> list[NodeResult]:
     with _environment({**OFFLINE, **connection}):
         in_process = settings.load().dbt_mode == "inprocess"
@@ -167,7 +191,8 @@ def _places() -> list[str]:
     ]  # fmt: skip
 
 
-def _in_process(arguments: Sequence[str]) -> list[NodeResult]:
+def _invoke(arguments: Sequence[str]) -> Sequence[Any]:
+    """What dbt's own runner gives, a result a node."""
     from dbt.artifacts.schemas.run import RunExecutionResult
     from dbt.cli.main import dbtRunner
 
@@ -176,6 +201,11 @@ def _in_process(arguments: Sequence[str]) -> list[NodeResult]:
     done = dbtRunner(manifest=manifest).invoke(["--quiet", *arguments, *_places(), *options])
     if done.exception is not None or not isinstance(done.result, RunExecutionResult):
         raise DbtError(f"dbt {' '.join(arguments)}: {done.exception or 'no results'}")
+    results: Sequence[Any] = done.result.results
+    return results
+
+
+def _in_process(arguments: Sequence[str]) -> list[NodeResult]:
     return [
         NodeResult(
             unique_id=each.node.unique_id,
@@ -184,7 +214,7 @@ def _in_process(arguments: Sequence[str]) -> list[NodeResult]:
             seconds=each.execution_time,
             failures=each.failures,
         )
-        for each in done.result.results
+        for each in _invoke(arguments)
     ]
 
 

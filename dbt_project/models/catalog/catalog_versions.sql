@@ -76,23 +76,15 @@ with changed as (
     {% endfor %}
 )
 
-select distinct
-    greatest(events.landed_hour, booked.landed_hour),
-    events.tenant_id,
-    events.event_type,
-    {{ hour_of('events.occurred_at') }},
+select
+    landed_hour,
+    tenant_id,
+    event_type,
+    event_hour,
     true
-from ledger.usage_events as events
-inner join changed on events.event_type = changed.event_type
-left join ledger.voids
-    on events.occurred_at = voids.occurred_at and events.fingerprint = voids.fingerprint
-cross join lateral (
-    -- an event is booked in its own landing hour, and taken back in the later of the two
-    select events.landed_hour
-    union
-    select voids.landed_hour
-    where voids.landed_hour is not null
-) as booked (landed_hour)
+from (
+    {{ ledger_keys('events.event_type in (select changed.event_type from changed)') }}
+) as keys
 on conflict (landed_hour, tenant_id, event_type, event_hour) do update set released = true;
 
 -- 4. A new version if the content differs from the last one's; then the drafts are of yesterday.

@@ -1,0 +1,167 @@
+"""The posting models in a transaction of our own, to be undone or kept, and what they change by it.
+
+dbt commits each model that it runs. So here dbt renders the SQL only, and it is sent on the connection
+that may land too: the very statements of an ordinary run, in one transaction where that is wanted.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import adbc_driver_manager
+from adbc_driver_postgresql import dbapi
+
+from metering_pipeline.errors import MeteringError
+from metering_pipeline.partitions import Window
+from metering_pipeline.postgres import PIPELINE_LOCK, Database
+from metering_pipeline.transform.dbt import compiled_models, compiled_text
+
+LEDGER = "metering.ledger.usage_events"
+CONTRIBUTIONS = "usage_contributions"
+HOURLY = "usage_hourly"
+DAILY = "usage_daily"
+
+
+class PostingError(MeteringError):
+    """PostgreSQL refused a statement, or was not reached any more; nothing of the transaction is left."""
+
+
+@dataclass(frozen=True)
+class RowChanges:
+    """Rows of a rollup's table that were looked at: those that stayed, and those that did not."""
+
+    table: str
+    identical: int
+    new: int
+    changed: int
+    vanished: int
+
+    @property
+    def differing(self) -> int:
+        return self.new + self.changed + self.vanished
+
+
+@dataclass(frozen=True)
+class BucketChanges:
+    """The hourly buckets of a tenant and metric that change, and what they hold: events and quantity."""
+
+    tenant_id: str
+    metric: str
+    new: int
+    changed: int
+    vanished: int
+    events_before: int
+    events_after: int
+    quantity_before: Decimal
+    quantity_after: Decimal
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What becomes of the rollups: rows by table, hourly buckets by tenant and metric."""
+
+    tables: tuple[RowChanges, ...]
+    buckets: tuple[BucketChanges, ...]
+
+    @property
+    def differing(self) -> int:
+        return sum(table.differing for table in self.tables)
+
+
+@contextmanager
+def posting_errors() -> Iterator[None]:
+    """PostgreSQL's errors as one of our own."""
+    try:
+        yield
+    except adbc_driver_manager.Error as error:
+        raise PostingError(str(error)) from error
+
+
+class Posting:
+    """Posting models on a connection, within its transaction; the caller commits, or leaves it to be undone."""
+
+    def __init__(self, database: Database, connection: dbapi.Connection, window: Window) -> None:
+        self._database = database
+        self._cursor = connection.cursor()
+        self._script = connection.cursor()
+        self._window = window
+        self._remember = ""
+
+    def lock(self) -> None:
+        """Wait for the pipeline's lock; it is held to the transaction's end."""
+        self.rows("select pg_advisory_xact_lock($1::bigint)", PIPELINE_LOCK)
+
+    def send(self, script: str) -> None:
+        """Send statements whose rows nobody wants. The driver's own executescript would commit before them."""
+        statement = self._script.adbc_statement
+        statement.set_sql_query(script)
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="posting") as sender:
+            sent = sender.submit(statement.execute_update)
+            try:
+                sent.result()
+            except KeyboardInterrupt:
+                statement.cancel()
+                raise
+
+    def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+        self._cursor.execute(query, parameters=list(parameters) or None)
+        return self._cursor.fetchall() if self._cursor.description else []
+
+    def call(self, macro: str, window: Window | None = None) -> None:
+        """Send what a macro of the dbt project says for a window."""
+        self.send(self._text(macro, window))
+
+    def post(self, models: Sequence[str], window: Window) -> None:
+        """Run models in order, as the materialization does; what they change is remembered once watched."""
+        for script in compiled_models(self._database, models, window):
+            if self._remember:
+                self.send(self._remember)
+            self.send("set local work_mem = '192MB'")
+            self.send(script)
+            self.send(_AFTER_MODEL)
+
+    def watch(self) -> None:
+        """Remember from now on what the rows of the rollups were before the models changed them."""
+        self.call("watch_rows")
+        self._remember = self._text("remember_rows")
+
+    def changes(self) -> Changes:
+        """How the rollups' rows differ from what they were before."""
+        tables = self.rows(self._text("row_changes"))
+        buckets = self.rows(self._text("bucket_changes"))
+        return Changes(
+            tuple(RowChanges(*table) for table in tables),
+            tuple(
+                BucketChanges(
+                    tenant_id, metric, new, changed, vanished, *events, *map(Decimal, quantities)
+                )
+                for tenant_id, metric, _, new, changed, vanished, *events_and_quantities in buckets
+                for events, quantities in [(events_and_quantities[:2], events_and_quantities[2:])]
+            ),
+        )
+
+    def _text(self, macro: str, window: Window | None = None) -> str:
+        return compiled_text(self._database, "{{ " + macro + "() }}", window or self._window)
+
+
+_AFTER_MODEL = """
+-- The next model begins with the same settings, and makes temporary tables of the same names.
+reset all;
+
+do $$
+declare
+    made text;
+begin
+    for made in
+        select relname
+        from pg_class
+        where relnamespace = pg_my_temp_schema() and relkind = 'r' and relname !~ '^(watched|former)_'
+    loop
+        execute format('drop table pg_temp.%I', made);
+    end loop;
+end
+$$
+"""
