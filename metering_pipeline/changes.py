@@ -35,7 +35,7 @@ def print_bucket_changes(console: Console, changes: Changes, title: str) -> None
     shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("tenant", "metric"):
         shown.add_column(heading, overflow="fold")
-    for heading in (*KINDS, "events", "quantity"):
+    for heading in (*KINDS, "quantity"):
         shown.add_column(heading, justify="right", overflow="fold")
     for metric in sorted({each.metric for each in changes.buckets}):
         of_metric = [each for each in changes.buckets if each.metric == metric]
@@ -68,7 +68,6 @@ def _total(buckets: list[BucketChanges]) -> BucketChanges:
 
 def _figures(each: BucketChanges) -> Iterable[str]:
     yield from _kinds(each)
-    yield f"{each.events_before:,} → {each.events_after:,}"
     yield f"{each.quantity_before:,f} → {each.quantity_after:,f}"
 
 

@@ -11,6 +11,7 @@ from metering_pipeline.partitions import Window
 from metering_pipeline.reconciliation.rebuild import Comparison, RebuildError, rebuild_ledger
 from metering_pipeline.reconciliation.statements import statement
 from metering_pipeline.transform.dbt import run_dbt
+from metering_pipeline.transform.rebuild import rebuild_rollups
 from tests.postgres.billing_world import World, at, use
 
 NOW = datetime(2026, 2, 4, tzinfo=UTC)
@@ -251,3 +252,103 @@ def test_the_command_says_what_differs(posted: World, monkeypatch: pytest.Monkey
         mended.output.split()
     )
     assert command("--from", "2026-01-12T10").exit_code == 2
+
+
+ROLLED = (*ROLLUPS, "unreadable_values", "unmetered_events", "arrival_delays")
+DAMAGES = [
+    # of each table one row deleted, one altered, one invented
+    """delete from rollups.usage_contributions where ctid = (
+        select min(ctid) from rollups.usage_contributions where tenant_id = 'acme' and landed_hour < '2026-01-15Z'
+    )""",
+    """update rollups.usage_contributions set event_digest = event_digest + 1 where ctid = (
+        select min(ctid) from rollups.usage_contributions where tenant_id = 'birch'
+    )""",
+    """insert into rollups.usage_contributions
+    select landed_hour, 'nobody', metric, hour, dimensions, event_type, 1, 0, 7, 7, 7, 7, null, null, 0, 0
+    from rollups.usage_contributions where tenant_id = 'cobalt' order by landed_hour limit 1""",
+    """delete from rollups.usage_hourly where ctid = (
+        select min(ctid) from rollups.usage_hourly where tenant_id = 'acme'
+    )""",
+    """update rollups.usage_hourly set value_latest = value_latest + 1 where ctid = (
+        select min(ctid) from rollups.usage_hourly where tenant_id = 'cobalt'
+    )""",
+    """insert into rollups.usage_hourly
+    select 'nobody', metric, hour, dimensions, 1, 7, 7, 7, 7, null, null, 0, 0
+    from rollups.usage_hourly where tenant_id = 'delta' order by hour limit 1""",
+    """delete from rollups.usage_daily where ctid = (
+        select min(ctid) from rollups.usage_daily where tenant_id = 'acme'
+    )""",
+    """update rollups.usage_daily set value_sum = value_sum + 1 where ctid = (
+        select min(ctid) from rollups.usage_daily where tenant_id = 'cobalt'
+    )""",
+    """insert into rollups.usage_daily
+    select 'nobody', metric, day, dimensions, 1, 7, 7, 7, 7, null, null, 0, 0
+    from rollups.usage_daily where tenant_id = 'delta' order by day limit 1""",
+]
+
+
+def test_damaged_rollups_are_found_and_mended(
+    re_landed: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METERING_DATABASE_URL", re_landed.database.url)
+    world = re_landed
+    before = contents(world, "rollups", *ROLLED)
+    assert all(before[table] for table in ROLLUPS)
+    assert rollups_rebuilt(world, keep=True) == dict.fromkeys(ROLLUPS, (0, 0, 0))
+    assert contents(world, "rollups", *ROLLED) == before
+
+    for damage in DAMAGES:
+        world.tamper(damage)
+    damaged = contents(world, "rollups", *ROLLED)
+    expected = {
+        "usage_contributions": (1, 1, 1),
+        "usage_hourly": (1, 1, 1),
+        "usage_daily": (1, 1, 1),
+    }
+    assert rollups_rebuilt(world, keep=False) == expected
+    assert contents(world, "rollups", *ROLLED) == damaged
+    assert world.rows("select * from ledger.pending") == []
+    elsewhere = rebuild_rollups(
+        world.database, at("2026-01-16T10:00"), at("2026-01-16T11:00"), keep=True
+    )
+    assert elsewhere is not None
+    assert elsewhere.changes.differing == 0
+
+    found = CliRunner().invoke(cli, ["rebuild", "--stage", "rollups", "--dry-run"])
+    assert (found.exit_code, "are not what the ledger says" in found.output) == (1, True)
+    assert contents(world, "rollups", *ROLLED) == damaged
+    mended = CliRunner().invoke(cli, ["rebuild", "--stage", "rollups"])
+    assert (mended.exit_code, "Mended." in mended.output) == (0, True)
+    assert contents(world, "rollups", *ROLLED) == before
+    assert rollups_rebuilt(world, keep=False) == dict.fromkeys(ROLLUPS, (0, 0, 0))
+
+
+def test_what_the_rollups_owe_is_no_fault(re_landed: World) -> None:
+    """A late arrival of the range is rolled up with it."""
+    world = re_landed
+    world.land("2026-01-20T10:00", "late.ndjson", [use("acme", "2026-01-12T10:06", 6)])
+    run_dbt(
+        world.database, "run", ["metering.ledger.usage_events"],
+        Window(at("2026-01-20T10:00"), at("2026-01-20T11:00")),
+    )  # fmt: skip
+    before = contents(world, "rollups", *ROLLED)
+    for keep in (False, True):
+        rebuilt = rebuild_rollups(world.database, None, None, keep=keep)
+        assert rebuilt is not None
+        assert (rebuilt.owed, rebuilt.changes.differing) == (1, 0)
+        assert (contents(world, "rollups", *ROLLED) == before) is not keep
+    assert world.rows("select * from ledger.pending") == []
+
+
+@pytest.mark.parametrize("options", [["rollups", "--repair"], ["ledger", "--dry-run"]])
+def test_an_option_of_the_other_stage_is_refused(options: list[str]) -> None:
+    refused = CliRunner().invoke(cli, ["rebuild", "--stage", *options])
+    assert refused.exit_code == 2
+    assert "changes nothing" in refused.output or "only shows it" in refused.output
+
+
+def rollups_rebuilt(world: World, keep: bool) -> dict[str, tuple[int, int, int]]:
+    """New, changed and vanished rows by table."""
+    rebuilt = rebuild_rollups(world.database, None, None, keep=keep)
+    assert rebuilt is not None
+    return {each.table: (each.new, each.changed, each.vanished) for each in rebuilt.changes.tables}
