@@ -2,8 +2,14 @@
 of ledger, rollups and rating holds the same rows, whatever came twice, late, changed or was voided."""
 
 import random
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import psycopg
@@ -15,11 +21,16 @@ from metering_pipeline.generate import GeneratedTotals, Shares, generate
 from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.landing.store import land_hours
 from metering_pipeline.partitions import Window
-from metering_pipeline.settings import HOUR
+from metering_pipeline.settings import HOUR, PROJECT_ROOT
 from tests.scenarios.conftest import Pipeline
+from tests.scenarios.test_ledger_guards import seeded_metrics
+from tests.soak.histories import EVENTS, NAMES
+from tests.soak.posting import through_dbt
+from tests.soak.world import HOURS, LOOKBACK, METRICS, World
 
 DAY = date(2026, 1, 10)
 SHARES = Shares(duplicates=0.1, late=0.2, conflicts=0.02, voids=0.04, bad_lines=0.01)
+PATIENCE = 240
 STAGES = ["ledger", "rollups", "rating"]
 
 # Rows as JSON; a file goes by its key, since its number says only which file came first.
@@ -69,6 +80,108 @@ def test_any_way_through_the_hours_gives_the_same_rows(
     assert counts["ledger.voids"] == sample.voids
     assert counts["ledger.conflicts"] == sample.conflicts
     assert counts["rating.rated_lines"] > 0
+
+
+@pytest.fixture
+def three_days(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> GeneratedTotals:
+    """Two landing hours a day, with storage for Dagster's runs."""
+    monkeypatch.setenv("METERING_FIRST_HOUR", f"{DAY}T00")
+    monkeypatch.setenv("METERING_DAGSTER_DATABASE_URL", pipeline.database.dagster_url)
+    totals = generate(pipeline.root, DAY, 3, (7, 19), events=900, seed=4, shares=SHARES)
+    pipeline.set_clock(totals.landing_hours[-1] + timedelta(hours=24))
+    return totals
+
+
+def test_a_backfill_cut_off_half_way_goes_on_to_the_same_rows(
+    pipeline: Pipeline,
+    three_days: GeneratedTotals,
+    server: EmbeddedServer,
+    catalog_template: str,
+) -> None:
+    """Killed between two parts of the ledger, then interrupted between two of the rollups; and at last over
+    hours in which nothing landed."""
+    first, *_, last = three_days.landing_hours
+    one_by_one(pipeline, three_days.landing_hours)
+    in_order = snapshot(pipeline)
+    begin_anew(server, catalog_template)
+    posted = "select count(*) from landing.hours where posted_at is not null"
+    rolled_up = "select count(distinct landed_hour) from rollups.usage_contributions"
+    for sent, done in ((signal.SIGKILL, posted), (signal.SIGINT, rolled_up)):
+        with backfill(first, last) as process:
+            while pipeline.rows(done) == [(0,)]:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(sent)
+            process.communicate(timeout=PATIENCE)
+        assert process.returncode != 0
+        [(hours,)] = pipeline.rows(done)
+        assert 0 < hours < len(three_days.landing_hours), "it was too fast to be cut off"
+    pipeline.run(first, last)
+    pipeline.run(last + HOUR, last + 12 * HOUR)
+    for table, rows in snapshot(pipeline).items():
+        assert in_order[table] == rows, table
+
+
+def test_a_changed_metric_is_rolled_up_over_all_hours(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads another property than before; buckets, and values that it cannot read, come and go."""
+    monkeypatch.setenv("METERING_FIRST_HOUR", f"{HOURS[0]:%Y-%m-%dT%H}")
+    monkeypatch.setenv("METERING_LOOKBACK_HOURS", str(LOOKBACK // HOUR))
+    with closing(World(pipeline.database, pipeline.root, through_dbt(pipeline.database))) as world:
+        pipeline.set_clock(world.settings.now())
+        chosen = random.Random(2)
+        for hour in HOURS:
+            world.write(hour, NAMES[0], chosen.choices(EVENTS, k=60))
+        world.run(HOURS[0], HOURS[-1])
+        world.release()
+        world.roll_up()
+        world.sum_days()
+        world.check_rollups()
+        before = world.rows("select * from rollups.usage_hourly order by 1, 2, 3, 4")
+
+        pipeline.publish_catalog(
+            metrics=[
+                {**row, "value_property": "output_tokens"}
+                if row["metric"] == "input_tokens"
+                else row
+                for row in seeded_metrics(pipeline)
+            ]
+        )
+        pipeline.run(HOURS[0], HOURS[-1])
+        monkeypatch.setattr(
+            "tests.soak.world.METRICS",
+            [
+                replace(each, value_property="output_tokens")
+                if each.name == "input_tokens"
+                else each
+                for each in METRICS
+            ],
+        )
+        world.check_rollups()
+        assert world.rows("select * from rollups.usage_hourly order by 1, 2, 3, 4") != before
+
+
+@contextmanager
+def backfill(first: datetime, last: datetime) -> Iterator[subprocess.Popen[str]]:
+    """``metering run`` of a range, each day of it a part."""
+    program = (
+        "from metering_pipeline.transform import assets; assets.RECORDS_A_PART = 1;"
+        "from metering_pipeline.cli import main; main()"
+    )
+    hours = ["--from", f"{first:%Y-%m-%dT%H}", "--to", f"{last:%Y-%m-%dT%H}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "run", *hours],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=PROJECT_ROOT,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def begin_anew(server: EmbeddedServer, catalog_template: str) -> None:
