@@ -41,7 +41,8 @@ where
     and table_type = 'BASE TABLE'
 """
 FIGURES = (
-    "event_count, value_sum, value_min, value_max, value_latest, latest_at, latest_fingerprint"
+    "event_count, value_sum, value_min, value_max, value_latest, latest_at, latest_fingerprint,"
+    " event_digest, payload_digest"
 )
 
 
