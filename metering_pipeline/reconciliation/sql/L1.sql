@@ -58,6 +58,7 @@ failing_ids as materialized (
     from failing
 ),
 
+-- Read only if a file fails, and of the window's hours alone: the ledger is much larger.
 landed as (
     select
         events.landed_hour,
@@ -66,7 +67,8 @@ landed as (
         events.tenant_id
     from landing.usage_events as events
     where
-        events.landed_hour in (select failing.landed_hour from failing)
+        events.landed_hour >= %(window_start)s and events.landed_hour < %(window_end)s
+        and exists (select 1 from failing)
         and events.file_id = any((select failing_ids.file_ids from failing_ids)::bigint[])
 ),
 
@@ -78,7 +80,8 @@ posted as (
         tenant_id
     from ledger.usage_events
     where
-        landed_hour in (select failing.landed_hour from failing)
+        landed_hour >= %(window_start)s and landed_hour < %(window_end)s
+        and exists (select 1 from failing)
         and file_id = any((select failing_ids.file_ids from failing_ids)::bigint[])
     union all
     select
@@ -88,7 +91,8 @@ posted as (
         tenant_id
     from ledger.duplicates
     where
-        landed_hour in (select failing.landed_hour from failing)
+        landed_hour >= %(window_start)s and landed_hour < %(window_end)s
+        and exists (select 1 from failing)
         and file_id = any((select failing_ids.file_ids from failing_ids)::bigint[])
     union all
     select
@@ -98,7 +102,8 @@ posted as (
         tenant_id
     from ledger.conflicts
     where
-        landed_hour in (select failing.landed_hour from failing)
+        landed_hour >= %(window_start)s and landed_hour < %(window_end)s
+        and exists (select 1 from failing)
         and file_id = any((select failing_ids.file_ids from failing_ids)::bigint[])
     union all
     select
@@ -108,7 +113,8 @@ posted as (
         tenant_id
     from ledger.voids
     where
-        landed_hour in (select failing.landed_hour from failing)
+        landed_hour >= %(window_start)s and landed_hour < %(window_end)s
+        and exists (select 1 from failing)
         and file_id = any((select failing_ids.file_ids from failing_ids)::bigint[])
 ),
 
