@@ -1,5 +1,6 @@
 """``metering ui`` as its users have it: the real webserver, daemon and code server; a backfill launched
-from the page's own interface; the lineage page in a browser. Two minutes, most of it the daemon's ticks."""
+from the page's own interface; a sensor that repairs; the lineage page in a browser. Minutes, most of them the
+daemon's ticks."""
 
 import http.client
 import json
@@ -47,6 +48,7 @@ DRAFTS = {
 GROUPS = ["landing", "ledger", "rollups", "rating", "invoices", "reconciliation", "catalog"]
 START_SECONDS = 90
 BACKFILL_SECONDS = 240
+SENSOR_SECONDS = 240
 END_SECONDS = 60
 COMMAND = [sys.executable, "-c", "from metering_pipeline.cli import main; main()"]
 
@@ -58,6 +60,7 @@ class Ui:
     process: subprocess.Popen[bytes]
     port: int
     database: postgres.Database
+    root: Path
     totals: GeneratedTotals
 
     def answers(self) -> bool:
@@ -110,7 +113,7 @@ def ui(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        running = Ui(process, port, database, totals)
+        running = Ui(process, port, database, root, totals)
         try:
             wait_until_it_answers(running, folder / "output")
             yield running
@@ -179,15 +182,7 @@ def test_only_loopback_is_listened_on(ui: Ui) -> None:
 def test_a_day_is_backfilled_in_one_run(ui: Ui) -> None:
     """By the daemon, while one of its hours is run from the command line."""
     backfill = launch(ui, PARTITIONED | DRAFTS, HOURS)
-    beside = subprocess.run(
-        [*COMMAND, "run", "--hour", HOURS[12]],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=BACKFILL_SECONDS,
-        check=False,
-    )
-    assert beside.returncode == 0, beside.stderr
+    run_hour(HOURS[12])
     runs = wait_for(ui, backfill)
     selections = {
         frozenset("/".join(key["path"]) for key in run["assetSelection"]): {
@@ -207,6 +202,19 @@ def test_a_day_is_backfilled_in_one_run(ui: Ui) -> None:
         for (tenant, event_type), count in ui.totals.net_events.items()
         if event_type == "api.request" and count
     }
+
+
+def run_hour(hour: str) -> None:
+    """By the command line, beside the daemon."""
+    beside = subprocess.run(
+        [*COMMAND, "run", "--hour", hour],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        timeout=BACKFILL_SECONDS,
+        check=False,
+    )
+    assert beside.returncode == 0, beside.stderr
 
 
 def launch(ui: Ui, assets: set[str], partitions: list[str]) -> str:
@@ -268,6 +276,114 @@ def requests_by_tenant(ui: Ui) -> dict[str, int]:
             """
         ).fetchall()
     return dict(rows)
+
+
+LATE_HOUR = datetime.combine(DAY, datetime.min.time(), UTC) - timedelta(days=5)
+"""Of usage that lands beyond the lookback: 72 hours."""
+
+
+def test_usage_beyond_the_lookback_is_repaired_by_its_sensor(ui: Ui) -> None:
+    """Landed, it waits and is warned of; the daemon's sensor launches the run that rolls it up."""
+    event = {
+        "tenant_id": "late-riser",
+        "event_type": "api.request",
+        "occurred_at": LATE_HOUR.isoformat(),
+        "correlation_id": "late-1",
+    }
+    late = ui.root / f"landed_hour={HOURS[5]}" / "late.ndjson"
+    late.write_text(json.dumps(event) + "\n")
+    run_hour(HOURS[5])
+    assert late_usage(ui) == ([LATE_HOUR], [])
+    assert no_late_arrivals(ui) == ("FAILED", "WARN")
+
+    start_sensor(ui, "late_arrivals")
+    (run,) = wait_for_runs_of_sensor(ui, "late_arrivals")
+    assert (run["jobName"], run["status"]) == ("late_arrivals", "SUCCESS")
+    assert late_usage(ui) == ([], [1])
+    assert no_late_arrivals(ui) == ("SUCCEEDED", "WARN")
+
+
+def late_usage(ui: Ui) -> tuple[list[datetime], list[int]]:
+    """The event hours that wait as late arrivals, and the requests rolled up of the late tenant."""
+    with ui.database.connect() as connection:
+        waiting = connection.execute("select event_hour from rollups.late_arrivals").fetchall()
+        rolled_up = connection.execute(
+            "select event_count from rollups.usage_hourly"
+            " where tenant_id = 'late-riser' and metric = 'requests' and hour = %s",
+            (LATE_HOUR,),
+        ).fetchall()
+    return [hour for (hour,) in waiting], [count for (count,) in rolled_up]
+
+
+def no_late_arrivals(ui: Ui) -> tuple[str, str]:
+    """Status and severity of the newest execution of that check, as the page shows it."""
+    checks = ui.graphql(
+        """
+        {
+            assetNodeOrError(assetKey: {path: ["rollups", "usage_hourly"]}) {
+                ... on AssetNode {
+                    assetChecksOrError {
+                        ... on AssetChecks {
+                            checks {
+                                name
+                                executionForLatestMaterialization { status evaluation { severity } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        """
+    )["assetNodeOrError"]["assetChecksOrError"]["checks"]
+    (newest,) = (
+        check["executionForLatestMaterialization"]
+        for check in checks
+        if check["name"] == "no_late_arrivals"
+    )
+    return newest["status"], newest["evaluation"]["severity"]
+
+
+def start_sensor(ui: Ui, name: str) -> None:
+    """As by its switch on the page *Automation*."""
+    (repository,) = ui.graphql(
+        "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+    )["repositoriesOrError"]["nodes"]
+    started = ui.graphql(
+        """
+        mutation($sensor: SensorSelector!) {
+            startSensor(sensorSelector: $sensor) {
+                __typename
+                ... on PythonError { message }
+            }
+        }
+        """,
+        sensor={
+            "repositoryName": repository["name"],
+            "repositoryLocationName": repository["location"]["name"],
+            "sensorName": name,
+        },
+    )["startSensor"]
+    assert started["__typename"] == "Sensor", started
+
+
+def wait_for_runs_of_sensor(ui: Ui, name: str) -> list[Mapping[str, Any]]:
+    """The runs that the sensor launched, once there are some and all have ended."""
+    deadline = time.monotonic() + SENSOR_SECONDS
+    while True:
+        runs: list[Mapping[str, Any]] = ui.graphql(
+            """
+            query($filter: RunsFilter!) {
+                runsOrError(filter: $filter) {
+                    ... on Runs { results { jobName status startTime endTime } }
+                }
+            }
+            """,
+            filter={"tags": [{"key": "dagster/sensor_name", "value": name}]},
+        )["runsOrError"]["results"]
+        if runs and all(run["status"] in ("SUCCESS", "FAILURE", "CANCELED") for run in runs):
+            return runs
+        assert time.monotonic() < deadline, runs
+        time.sleep(1)
 
 
 def test_the_lineage_page_names_the_groups(ui: Ui, tmp_path: Path) -> None:
