@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from metering_pipeline.jobs import billing, hourly
+from metering_pipeline.jobs import billing, hourly, nightly
 from metering_pipeline.partitions import HOUR_FORMAT
 from metering_pipeline.settings import HOUR, hour_of
 
@@ -27,4 +27,10 @@ def every_day(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=yesterday.isoformat(), partition_key=yesterday.isoformat())
 
 
-schedules = [every_hour, every_day]
+@dg.schedule(cron_schedule="40 21 * * *", job=nightly, execution_timezone="UTC")
+def every_night(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Proves everything that is kept, early enough that what it finds holds the invoices of the night."""
+    return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat())
+
+
+schedules = [every_hour, every_day, every_night]

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from metering_pipeline.reconciliation.buckets import RedBuckets, red_buckets
 from metering_pipeline.reconciliation.findings import (
     FINDINGS,
     Finding,
@@ -186,12 +187,37 @@ def print_laws(console: Console, connection: psycopg.Connection) -> bool:
             state = "[green]holds[/green]"
         table.add_row(each.law, each.meaning, f"{each.windows:,}", state)
     console.print(table)
+    print_red_buckets(console, red_buckets(connection))
     if any(each.red_windows for each in states):
         console.print(
-            "What was compared: reconciliation.current_law_results, where not passed. Run the landing "
-            "hours again (metering run) after mending; a red window turns green by its next evaluation."
+            "What was compared: reconciliation.current_law_results, where not passed. A red window turns "
+            "green by its next evaluation: after mending, metering prove (or metering run, for its hours)."
         )
     return not any(each.red_windows for each in states)
+
+
+def print_red_buckets(console: Console, red: RedBuckets) -> None:
+    """Print the buckets in which the rollups differ, and what mends them. Nothing where none does."""
+    if not red.count:
+        return
+    heading = f"L3: the rollups differ in {red.count:,} buckets (one that several windows see counts in each)"
+    lines = [heading, *map(str, red.first)]
+    if red.landed_from and red.landed_to:
+        first, last = (
+            each.astimezone(UTC).strftime("%Y-%m-%dT%H")
+            for each in (red.landed_from, red.landed_to)
+        )
+        lines.append(
+            f"To mend what landed: metering rebuild --stage rollups --from {first} --to {last}"
+        )
+    if red.unlanded:
+        lines.append(
+            f"To mend {red.unlanded:,} that nothing contributed to, if they stay: insert them into "
+            "rollups.touched_buckets (days into rollups.touched_days); the next run merges them again"
+        )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print()
 
 
 def print_landed(

@@ -1,5 +1,6 @@
 -- One of the three newest UTC days whose daily figures are not the sum of its hours: the daily rollup missed
--- a touched day. Touch it again (rollups.touched_days). Days that are still queued are left out.
+-- a touched day. Touch it again (rollups.touched_days). Days that are still queued are left out. It does not
+-- look at older days: every night law L3 looks at all of them.
 
 {{ config(meta={'dagster': {'ref': {'name': 'usage_daily'}}}) }}
 

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from metering_pipeline.reconciliation.documents import PinnedLine, line_faults
-from metering_pipeline.reconciliation.laws import evaluate
+from metering_pipeline.reconciliation.laws import DAY, evaluate, evaluate_day_of_usage
 from metering_pipeline.reconciliation.statements import rows, statement
 from metering_pipeline.settings import HOUR, hour_of
 
@@ -63,6 +63,9 @@ def _evaluate_laws(connection: psycopg.Connection, billing_date: date, now: date
     if bounds.first_landing_hour is not None:
         for law in ("L1", "L2", "L3"):
             evaluate(connection, law, bounds.first_landing_hour, hour_of(now) + HOUR, now)
+        for day in bounds.red_days:
+            if bounds.usage_start - DAY < day < bounds.usage_end:
+                evaluate_day_of_usage(connection, day, now)
         evaluate(connection, "L4", bounds.usage_start, bounds.usage_end, now)
     end = datetime.combine(billing_date, time(), UTC) + timedelta(days=1)
     start = end - DOCUMENT_DAYS

@@ -1,6 +1,7 @@
 """The laws and the warnings as asset checks. They show rows; they do not replace them."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 
 import dagster as dg
 
@@ -8,8 +9,11 @@ from metering_pipeline import settings
 from metering_pipeline.partitions import Window, tagged_window
 from metering_pipeline.postgres import open_database
 from metering_pipeline.reconciliation import findings
+from metering_pipeline.reconciliation.buckets import Bucket, sampled_buckets
 from metering_pipeline.reconciliation.findings import ALWAYS, Finding, Found, Hours
-from metering_pipeline.reconciliation.laws import LawResult, evaluate
+from metering_pipeline.reconciliation.laws import evaluate
+from metering_pipeline.reconciliation.proof import PROVED, Tally, prove
+from metering_pipeline.settings import HOUR, hour_of
 
 LANDED = dg.AssetKey(["landing", "usage_events"])
 HOURS = dg.AssetKey(["landing", "hours"])
@@ -19,6 +23,8 @@ ROLLED_UP = dg.AssetKey(["rollups", "usage_hourly"])
 LATE_ARRIVALS = dg.AssetKey(["rollups", "late_arrivals"])
 RATED = dg.AssetKey(["rating", "rated_lines"])
 ISSUED = dg.AssetKey(["invoices", "issued_invoices"])
+
+log = logging.getLogger(__name__)
 
 SAMPLES = 5
 """Records shown for each reason of a finding."""
@@ -35,45 +41,89 @@ def law_check(law: str, asset: dg.AssetKey, blocking: bool, about: str) -> dg.As
     @dg.asset_check(asset=asset, name=law, description=about, blocking=blocking)
     def check(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         configured = settings.load()
-        asked = tagged_window(context.run.tags) if blocking else None
-        window = asked or Window(configured.first_hour, configured.now())
+        now = configured.now()
+        window = tagged_window(context.run.tags) if blocking else None
+        if window is None and law in PROVED:
+            return law_result(prove_everything(law, context.log.info), asset)
+        tally = Tally(law)
         with open_database(configured).connect() as connection:
-            results = evaluate(connection, law, window.start, window.end, configured.now())
-        return law_result(law, results)
+            # a long backfill is evaluated as it was made: day by day
+            for part in window.days() if window else [Window(configured.first_hour, now)]:
+                tally.add(evaluate(connection, law, part.start, part.end, now))
+                connection.commit()
+        return law_result(tally, asset)
 
     return check
 
 
-def law_result(law: str, results: Sequence[LawResult]) -> dg.AssetCheckResult:
-    """Evaluations as one check result: how many windows, and which of them failed."""
-    windows = [each for each in results if each.tenant_id is None]
-    broken = [each for each in results if not each.passed]
-    rows = [
-        dg.TableRecord(
-            {
-                "window": each.window_start.isoformat(),
-                "tenant": each.tenant_id or "(all)",
-                "figures": str(each.figures),
-            }
-        )
-        for each in broken[:20]
-    ]
+def prove_everything(law: str, progress: Callable[[str], None]) -> Tally:
+    """Prove a law of PROVED for all that is kept until now. Progress goes to the log too."""
+
+    def say(line: str) -> None:
+        log.info(line)
+        progress(line)
+
+    configured = settings.load()
+    now = configured.now()
+    database = open_database(configured)
+    return prove(database, law, configured.first_hour, hour_of(now) + HOUR, now, say)
+
+
+def law_result(tally: Tally, asset: dg.AssetKey) -> dg.AssetCheckResult:
+    """Evaluations as one check result: how many windows, which of them failed, and in which buckets."""
     metadata: dict[str, dg.MetadataValue] = {
-        "windows evaluated": dg.MetadataValue.int(len(windows)),
-        "failed": dg.MetadataValue.int(len(broken)),
+        "windows evaluated": dg.MetadataValue.int(tally.windows),
+        "failed": dg.MetadataValue.int(tally.red_windows),
     }
-    if rows:
-        metadata["where"] = dg.MetadataValue.table(rows)
+    if tally.failing:
+        metadata["where"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "window": each.window_start.isoformat(),
+                        "until": each.window_end.isoformat(),
+                        "tenant": each.tenant_id or "(all)",
+                        "figures": str(each.figures),
+                    }
+                )
+                for each in tally.failing
+            ]
+        )
+    if tally.buckets:
+        metadata["buckets that differ"] = dg.MetadataValue.int(tally.buckets)
+        metadata["the first of them"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord(_bucket_record(bucket))
+                for each in tally.failing
+                for bucket in sampled_buckets(each)
+            ]
+        )
     return dg.AssetCheckResult(
-        passed=not broken,
+        asset_key=asset,
+        check_name=tally.law,
+        passed=tally.red_windows == 0,
         severity=dg.AssetCheckSeverity.ERROR,
         description=(
-            f"{law} holds in {len(windows)} windows."
-            if not broken
-            else f"{law} fails: see reconciliation.current_law_results where not passed."
+            f"{tally.law} holds in {tally.windows} windows."
+            if tally.red_windows == 0
+            else f"{tally.law} fails in {tally.red_windows} of {tally.windows} windows: see "
+            "reconciliation.current_law_results where not passed; metering status says what mends it."
         ),
         metadata=metadata,
     )
+
+
+def _bucket_record(bucket: Bucket) -> dict[str, str]:
+    one, other = bucket.sides
+    return {
+        "tenant": bucket.tenant_id,
+        "metric": bucket.metric,
+        "hour or day": bucket.hour_or_day,
+        "dimensions": bucket.dimensions,
+        "one side": str(one),
+        "other side": str(other),
+        "differs in": ", ".join(bucket.differs_in),
+    }
 
 
 def finding_check(

@@ -1,13 +1,14 @@
 """The laws L1 to L5: evaluated for windows, each evaluation kept as rows.
 
-L1 to L3 have one window a landing hour; L4 one a UTC month of usage; L5 one a billing date.
+L1 to L3 have one window a landing hour, and L3 one a UTC day of usage for what no landing hour accounts
+for; L4 has one a UTC month of usage; L5 one a billing date.
 Every evaluation adds a row for the window (tenant_id null) and one for each tenant that failed.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -19,11 +20,12 @@ from metering_pipeline.reconciliation.documents import document_findings
 from metering_pipeline.reconciliation.statements import rows, statement
 
 PACKAGE = "metering_pipeline.reconciliation"
+DAY = timedelta(days=1)
 LAWS = ("L1", "L2", "L3", "L4", "L5")
 MEANINGS = {
     "L1": "records of a file version = accepted + rejected",
     "L2": "accepted rows of current file versions = owned + duplicates + conflicts + voids",
-    "L3": "digests of landing = ledger = contributions = hourly usage",
+    "L3": "digests of landing = ledger = contributions = hourly = daily usage",
     "L4": "hourly usage = rated + unrated; tier slices = lines",
     "L5": "lines = document; the chain verifies; issued = rated independently",
 }
@@ -75,16 +77,34 @@ def evaluate(
     if law not in LAWS:
         raise ValueError(f"{law!r} is not a law. Laws: {', '.join(LAWS)}.")
     with _one_snapshot(connection):
-        parameters = {
-            "evaluation_id": _next_evaluation(connection),
-            "window_start": window_start,
-            "window_end": window_end,
-            "now": now,
-        }
         if law == "L5":
-            return _evaluate_documents(connection, parameters)
-        with connection.cursor(row_factory=class_row(LawResult)) as cursor:
-            return cursor.execute(statement(PACKAGE, law), parameters).fetchall()
+            return _evaluate_documents(connection, window_start, window_end, now)
+        return _evaluate(connection, law, window_start, window_end, now)
+
+
+def evaluate_day_of_usage(
+    connection: psycopg.Connection, day: datetime, now: datetime
+) -> list[LawResult]:
+    """Evaluate L3 for the usage of a UTC day, given by its first instant, and keep the results.
+
+    Compares every bucket of the day, whichever landing hours contributed to it, or none: contributions
+    with hourly and hourly with daily usage. Otherwise as ``evaluate``.
+    """
+    with _one_snapshot(connection):
+        return _evaluate(connection, "L3_day", day, day + DAY, now)
+
+
+def _evaluate(
+    connection: psycopg.Connection, name: str, start: datetime, end: datetime, now: datetime
+) -> list[LawResult]:
+    parameters = {
+        "evaluation_id": _next_evaluation(connection),
+        "window_start": start,
+        "window_end": end,
+        "now": now,
+    }
+    with connection.cursor(row_factory=class_row(LawResult)) as cursor:
+        return cursor.execute(statement(PACKAGE, name), parameters).fetchall()
 
 
 def law_state(connection: psycopg.Connection) -> list[LawState]:
@@ -106,15 +126,16 @@ def law_state(connection: psycopg.Connection) -> list[LawState]:
 
 
 def _evaluate_documents(
-    connection: psycopg.Connection, parameters: dict[str, Any]
+    connection: psycopg.Connection, start: datetime, end: datetime, now: datetime
 ) -> list[LawResult]:
+    evaluation_id = _next_evaluation(connection)
     results = [
-        LawResult("L5", start, end, tenant_id, passed, figures, parameters["now"])
-        for start, end, tenant_id, passed, figures in document_findings(
-            connection, parameters["window_start"], parameters["window_end"]
+        LawResult("L5", window_start, window_end, tenant_id, passed, figures, now)
+        for window_start, window_end, tenant_id, passed, figures in document_findings(
+            connection, start, end
         )
     ]
-    _keep(connection, parameters["evaluation_id"], results)
+    _keep(connection, evaluation_id, results)
     return results
 
 

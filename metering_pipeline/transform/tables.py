@@ -20,7 +20,7 @@ WRITTEN_BY = {
     "invoices/draft_invoice_lines": ["invoices", "draft_invoices"],
     "invoices": ["invoices", "issued_invoices"],
     "catalog": ["catalog", "catalog_versions"],
-    "reconciliation": ["rating", "rated_lines"],
+    "reconciliation": ["reconciliation", "law_results"],
 }
 """Which asset writes a table that is no asset itself: by the table, else by its schema."""
 

@@ -27,6 +27,7 @@ from metering_pipeline.invoices.issuing import (
     resume_issuing,
     stop_issuing,
 )
+from metering_pipeline.reconciliation.laws import evaluate_day_of_usage
 from metering_pipeline.settings import PROJECT_ROOT
 from tests.postgres.billing_world import FEBRUARY, JANUARY, World, after, at, use
 
@@ -226,6 +227,26 @@ def test_a_failed_law_holds_only_the_tenant_concerned(
     assert world.rows("select tenant_id, reason from invoices.held_invoices") == [
         ("birch", "law_failed")
     ]
+
+
+def test_a_day_of_usage_found_red_holds_its_tenant_until_it_is_well(world: World) -> None:
+    """Only where the day lies within the usage billed; the gate looks at it again by itself."""
+    change = "update rollups.usage_daily set payload_digest = payload_digest + %s where tenant_id = %s and day = %s"
+    world.tamper(change + " and metric = 'tokens'", 1, "birch", "2026-01-13")
+    world.execute(
+        "insert into rollups.usage_daily select 'acme', metric, '1999-05-05', dimensions, 1, 1, 1, 1, 1,"
+        " latest_at, latest_fingerprint, 1, 1 from rollups.usage_daily where tenant_id = 'birch' limit 1"
+    )
+    for day in ("2026-01-13", "1999-05-05"):
+        evaluate_day_of_usage(world.connection, at(day), after(JANUARY))
+    report = pass_january(world)
+    assert reasons(report) == {("birch", "law_failed")}
+    assert {each.detail for each in report.held} == {"L3 in 2026-01-13"}
+
+    world.tamper(change + " and metric = 'tokens'", -1, "birch", "2026-01-13")
+    redraft(world)
+    report = pass_january(world)
+    assert (report.held, {each.tenant_id for each in report.issued}) == ([], {"birch"})
 
 
 def test_a_file_whose_loss_nothing_explains_holds_all_with_rows_in_its_hour(world: World) -> None:

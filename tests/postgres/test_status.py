@@ -16,6 +16,7 @@ from metering_pipeline.reconciliation.findings import (
     Finding,
     Hours,
 )
+from metering_pipeline.reconciliation.proof import prove
 from tests.postgres.billing_world import World, at
 
 
@@ -64,6 +65,45 @@ def test_status_leads_from_each_figure_to_file_and_line(noticed: World) -> None:
     assert "acme api.request 2026-01-12T10:06:00Z acme-2" in shown  # the conflict
     assert "tokens" not in shown.split("The laws")[0], "a payload is shown"
     assert max(map(len, shown.splitlines())) <= 120
+
+
+def test_status_names_the_buckets_that_differ_and_what_mends_them(whole_world: World) -> None:
+    for day in ("2026-01-12 11:00Z", "1999-05-05 05:00Z"):
+        whole_world.tamper(
+            """
+            insert into rollups.usage_hourly
+            select tenant_id, 'smoke', %s::timestamptz, dimensions, 1, 1, 1, 1, 1, latest_at,
+                latest_fingerprint, 7, 7
+            from rollups.usage_hourly
+            where tenant_id = 'birch' and metric = 'tokens' and hour = '2026-01-12 11:00Z'
+            """,
+            day,
+        )
+    whole_world.tamper(
+        """
+        delete from rollups.usage_contributions
+        where tenant_id = 'birch' and metric = 'tokens' and hour = '2026-01-12 09:00Z'
+        """
+    )
+    prove(
+        whole_world.database,
+        "L3",
+        at("2026-01-12"),
+        at("2026-01-15"),
+        at("2026-03-01"),
+        list[str]().append,
+    )
+    shown = printed(whole_world)
+    assert "birch smoke 1999-05-05T05 {}" in shown
+    assert (
+        "contributions: none; hourly usage: count 1, sum 1, digest 7 (differ in event_count,"
+        in shown
+    )
+    assert "metering rebuild --stage rollups --from 2026-01-12T09 --to 2026-01-12T11" in shown
+    assert (
+        "To mend 3 that nothing contributed to, if they stay: insert them into rollups.touched_buckets"
+        in shown
+    )
 
 
 def test_status_is_silent_where_there_is_nothing(database: Database) -> None:

@@ -178,3 +178,94 @@ def test_a_change_of_the_catalog_is_published_once() -> None:
     context = dg.build_sensor_context()
     assert len(requests(catalog_changes(context))) == 1
     assert requests(catalog_changes(context)) == []
+
+
+def test_every_night_proves_everything() -> None:
+    from metering_pipeline.schedules import every_night
+
+    tick = datetime(2026, 3, 1, 21, 40, tzinfo=UTC)
+    context = dg.build_schedule_context(scheduled_execution_time=tick)
+    (asked,) = requests(every_night(context))
+    assert asked.partition_key is None
+
+
+def test_the_proof_runs_beside_the_others_and_they_one_at_a_time() -> None:
+    import yaml
+
+    from metering_pipeline.definitions import defs
+    from metering_pipeline.settings import PROJECT_ROOT
+
+    queue = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())["run_queue"]
+    (limit,) = queue["tag_concurrency_limits"]
+    assert (queue["max_concurrent_runs"], limit["limit"]) == (2, 1)
+    free = [
+        job.name
+        for job in defs.resolve_all_job_defs()
+        if limit["key"] not in job.tags and not job.name.startswith("__")
+    ]
+    assert free == ["nightly"]
+
+
+def test_the_night_names_what_was_damaged(january: Pipeline) -> None:
+    """Through the job itself: two days damaged, both named in its checks; mended, it is green."""
+    january.drop(LANDED, "a.ndjson", [request(ON_TIME, "one"), request(ON_TIME, "two")])
+    january.run(LANDED)
+    january.run_job("nightly")
+    assert proof(january) == {"L1": (True, []), "L2": (True, []), "L3": (True, [])}
+
+    january.execute(
+        """
+        insert into rollups.usage_hourly
+        select tenant_id, metric, '2020-02-29 05:00Z', dimensions, event_count, value_sum, value_min, value_max,
+            value_latest, latest_at, latest_fingerprint, event_digest, payload_digest
+        from rollups.usage_hourly
+        where metric = 'requests'
+        """
+    )
+    january.execute(
+        "update rollups.usage_daily set value_sum = value_sum + 1 where metric = 'requests'"
+    )
+    january.run_job("nightly")
+    passed, found = proof(january)["L3"]
+    assert not passed
+    assert [(each["metric"], each["hour or day"], each["differs in"]) for each in found] == [
+        ("requests", "2020-02-29T05", ", ".join(COLUMNS)),
+        ("requests", "2020-02-29", ", ".join(COLUMNS)),
+        ("requests", "2026-01-10", "value_sum"),
+    ]
+    assert "count 2, sum 2," in found[2]["one side"]
+    assert "count 2, sum 3," in found[2]["other side"]
+    assert january.red_laws() == {("L3", "acme")}
+
+    january.execute(
+        "insert into rollups.touched_buckets select tenant_id, metric, hour, dimensions from rollups.usage_hourly"
+    )
+    january.run(LANDED)
+    assert january.red_laws() == {("L3", "acme")}, "a day is red until it is evaluated again"
+    january.run_job("nightly")
+    assert proof(january)["L3"] == (True, [])
+    assert january.red_laws() == set()
+
+
+COLUMNS = (
+    "event_count", "value_sum", "event_digest", "payload_digest", "value_min", "value_max",
+    "value_latest",
+)  # fmt: skip
+
+
+def proof(pipeline: Pipeline) -> dict[str, tuple[bool, list[dict[str, Any]]]]:
+    """The newest results of the nightly checks, with the buckets that they name."""
+    from metering_pipeline.reconciliation.assets import KEY
+
+    found = {}
+    for law in ("L1", "L2", "L3"):
+        key = dg.AssetCheckKey(KEY, law)
+        records = pipeline.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
+        event = records[key].event
+        assert event is not None
+        assert event.dagster_event is not None
+        evaluation = event.dagster_event.asset_check_evaluation_data
+        table = evaluation.metadata.get("the first of them")
+        rows = [dict(each.data) for each in table.records] if table else []  # type: ignore[attr-defined]
+        found[law] = (evaluation.passed, rows)
+    return found

@@ -14,7 +14,7 @@ with failed as materialized (
 failed_hours as materialized (
     select *
     from failed
-    where law in ('L1', 'L2', 'L3')
+    where law in ('L1', 'L2', 'L3') and window_end = window_start + interval '1 hour'
 ),
 
 hours_without_tenant as materialized (
@@ -101,13 +101,16 @@ concerned as (
         due_drafts.draft_id,
         failed.law,
         failed.window_start,
-        'YYYY-MM' as window_format
+        case failed.law when 'L4' then 'YYYY-MM' else 'YYYY-MM-DD' end as window_format
     from due_drafts
     inner join failed
         on due_drafts.tenant_id = failed.tenant_id
             and due_drafts.usage_start < failed.window_end
             and due_drafts.usage_end > failed.window_start
-    where failed.law = 'L4' and due_drafts.bears_usage
+    where
+        due_drafts.bears_usage
+        -- by usage, not by landing: a month of L4, a day of L3
+        and (failed.law = 'L4' or (failed.law = 'L3' and failed.window_end > failed.window_start + interval '1 hour'))
     union
     -- what is due is reckoned from what was issued, so a faulty document holds every further one
     select

@@ -429,7 +429,8 @@ contributions as materialized (
         contributions.*,
         metrics.aggregation
     from rollups.usage_contributions as contributions
-    inner join catalog.metrics on contributions.metric = metrics.metric
+    -- one of a metric that no longer exists is a difference too
+    left join catalog.metrics on contributions.metric = metrics.metric
     where contributions.landed_hour >= %(window_start)s and contributions.landed_hour < %(window_end)s
 ),
 
@@ -455,6 +456,8 @@ compared_contributions as (
         contributions.event_count as contributed_count,
         recomputed.value_sum as ledger_sum,
         contributions.value_sum as contributed_sum,
+        recomputed.event_digest as ledger_digest,
+        contributions.event_digest as contributed_digest,
         coalesce(recomputed.event_count, 0) = coalesce(contributions.event_count, 0)
         and coalesce(recomputed.value_sum, 0) = coalesce(contributions.value_sum, 0)
         and (recomputed.value_moment is not distinct from contributions.value_moment)
@@ -488,6 +491,8 @@ judged_contributions as materialized (
         compared_contributions.contributed_count,
         compared_contributions.ledger_sum,
         compared_contributions.contributed_sum,
+        compared_contributions.ledger_digest,
+        compared_contributions.contributed_digest,
         compared_contributions.passed
     from compared_contributions
     left join pending
@@ -508,11 +513,13 @@ failing_contributions as (
                 jsonb_build_object(
                     'metric', metric,
                     'hour', hour,
-                    'dimensions', dimensions,
+                    'dimensions', dimensions::text,
                     'ledger_count', ledger_count,
                     'contributed_count', contributed_count,
                     'ledger_sum', ledger_sum::text,
-                    'contributed_sum', contributed_sum::text
+                    'contributed_sum', contributed_sum::text,
+                    'ledger_digest', ledger_digest::text,
+                    'contributed_digest', contributed_digest::text
                 )
                 order by metric, hour, dimensions
             )
@@ -540,7 +547,6 @@ bucket_hours as materialized (
         hours.hour,
         hours.dimensions
     from rollups.usage_hourly as hours
-    inner join catalog.metrics on hours.metric = metrics.metric
     where
         hours.hour >= %(window_start)s and hours.hour < %(window_end)s
         and not exists (
@@ -647,7 +653,9 @@ wrong_buckets as materialized (
         merged.event_count as contributed_count,
         hours.event_count as hourly_count,
         merged.value_sum as contributed_sum,
-        hours.value_sum as hourly_sum
+        hours.value_sum as hourly_sum,
+        merged.event_digest as contributed_digest,
+        hours.event_digest as hourly_digest
     from merged
     left join rollups.usage_hourly as hours using (tenant_id, metric, hour, dimensions)
     left join wrong_values using (tenant_id, metric, hour, dimensions)
@@ -680,11 +688,13 @@ failing_buckets as (
                 jsonb_build_object(
                     'metric', metric,
                     'hour', hour,
-                    'dimensions', dimensions,
+                    'dimensions', dimensions::text,
                     'contributed_count', wrong_buckets.contributed_count,
                     'hourly_count', wrong_buckets.hourly_count,
                     'contributed_sum', wrong_buckets.contributed_sum::text,
-                    'hourly_sum', wrong_buckets.hourly_sum::text
+                    'hourly_sum', wrong_buckets.hourly_sum::text,
+                    'contributed_digest', wrong_buckets.contributed_digest::text,
+                    'hourly_digest', wrong_buckets.hourly_digest::text
                 )
                 order by metric, hour, dimensions
             )
@@ -746,7 +756,10 @@ windows as (
     union
     select window_start
     from reconciliation.law_results
-    where law = 'L3' and window_start >= %(window_start)s and window_start < %(window_end)s
+    where
+        law = 'L3'
+        and window_start >= %(window_start)s and window_start < %(window_end)s
+        and window_end = window_start + interval '1 hour'
 ),
 
 digest_sums as (
