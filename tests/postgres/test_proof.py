@@ -9,7 +9,7 @@ from metering_pipeline.reconciliation.buckets import Bucket, red_buckets, sample
 from metering_pipeline.reconciliation.proof import PROVED, Tally, prove
 from tests.postgres.billing_world import World, at
 
-FIGURES = """event_count, value_sum, value_min, value_max, value_latest, latest_at, latest_fingerprint,
+FIGURES = """event_count, value_sum, value_moment, value_min, value_max, value_latest, latest_at, latest_fingerprint,
     event_digest, payload_digest"""
 COPY = f"""
     insert into rollups.usage_hourly
@@ -75,6 +75,16 @@ DAMAGES: dict[str, tuple[list[tuple[str, tuple[str, ...]]], set[tuple[str, ...]]
         [(f"delete from rollups.usage_contributions {HOUR}", ())],
         {("tokens", "2026-01-12T11", *IN_CONTRIBUTIONS), THE_HOUR},
     ),
+    "a single value of a metric that keeps none": (
+        [
+            (
+                "insert into rollups.unique_values_hourly select tenant_id, metric, hour, dimensions, 'a', 1, hour,"
+                f" md5('')::uuid, false from rollups.usage_hourly {HOUR}",
+                (),
+            )
+        ],
+        {THE_HOUR},
+    ),
     "a bucket deleted": (
         [(f"delete from rollups.usage_hourly {HOUR}", ())],
         {THE_HOUR, THE_DAY},
@@ -96,6 +106,7 @@ DAMAGES: dict[str, tuple[list[tuple[str, tuple[str, ...]]], set[tuple[str, ...]]
         for column, value in {
             "event_count": "event_count + 1",
             "value_sum": "value_sum + 1e-18",
+            "value_moment": "1",
             "value_min": "0",
             "value_max": "value_max + 1",
             "value_latest": "7",

@@ -12,6 +12,7 @@ contributed as (
         sum(voided_count) as voided_count,
         nullif(sum(event_count), 0) as event_count,
         sum(value_sum) as value_sum,
+        sum(value_moment) as value_moment,
         min(value_min) as value_min,
         max(value_max) as value_max,
         (array_agg(value_latest order by latest_at desc nulls last, latest_fingerprint desc))[1] as value_latest,
@@ -29,6 +30,27 @@ hourly as materialized (
     select *
     from rollups.usage_hourly
     where hour >= %(window_start)s and hour < %(window_end)s
+),
+
+-- Single values are kept where no sum is enough; each bucket's are as many as its events.
+single_values as (
+    select
+        tenant_id,
+        metric,
+        hour,
+        dimensions,
+        sum(event_count) as event_count
+    from rollups.unique_values_hourly
+    where hour >= %(window_start)s and hour < %(window_end)s
+    group by tenant_id, metric, hour, dimensions
+),
+
+keeping as (
+    select
+        metric,
+        true as keeps_values
+    from catalog.metrics
+    where aggregation in ('unique_count', 'percentile')
 ),
 
 compared_hours as materialized (
@@ -49,6 +71,16 @@ compared_hours as materialized (
         array_remove(array[
             case when contributed.event_count is distinct from hourly.event_count then 'event_count' end,
             case when coalesce(contributed.value_sum, 0) <> coalesce(hourly.value_sum, 0) then 'value_sum' end,
+            case
+                when coalesce(contributed.value_moment, 0) <> coalesce(hourly.value_moment, 0) then 'value_moment'
+            end,
+            case
+                when
+                    single_values.event_count is distinct from case
+                        when keeping.keeps_values then hourly.event_count
+                    end
+                    then 'unique_values_hourly'
+            end,
             case
                 when coalesce(contributed.event_digest, 0) <> coalesce(hourly.event_digest, 0) then 'event_digest'
             end,
@@ -75,15 +107,10 @@ compared_hours as materialized (
         ], null) as differs_in
     from contributed
     full outer join hourly using (tenant_id, metric, hour, dimensions)
-    where not exists (
-        select 1
-        from rollups.touched_buckets as queued
-        where
-            queued.tenant_id = coalesce(contributed.tenant_id, hourly.tenant_id)
-            and queued.metric = coalesce(contributed.metric, hourly.metric)
-            and queued.hour = coalesce(contributed.hour, hourly.hour)
-            and queued.dimensions = coalesce(contributed.dimensions, hourly.dimensions)
-    )
+    full outer join single_values using (tenant_id, metric, hour, dimensions)
+    left join keeping using (metric)
+    left join rollups.touched_buckets as queued using (tenant_id, metric, hour, dimensions)
+    where queued.tenant_id is null
 ),
 
 summed as (
@@ -93,6 +120,7 @@ summed as (
         dimensions,
         sum(event_count) as event_count,
         sum(value_sum) as value_sum,
+        sum(value_moment) as value_moment,
         min(value_min) as value_min,
         max(value_max) as value_max,
         (array_agg(value_latest order by latest_at desc nulls last, latest_fingerprint desc))[1] as value_latest,
@@ -125,6 +153,7 @@ compared_days as materialized (
         array_remove(array[
             case when summed.event_count is distinct from daily.event_count then 'event_count' end,
             case when summed.value_sum is distinct from daily.value_sum then 'value_sum' end,
+            case when summed.value_moment is distinct from daily.value_moment then 'value_moment' end,
             case when summed.event_digest is distinct from daily.event_digest then 'event_digest' end,
             case when summed.payload_digest is distinct from daily.payload_digest then 'payload_digest' end,
             case when summed.value_min is distinct from daily.value_min then 'value_min' end,

@@ -6,6 +6,9 @@ with hours as (
     select hour
     from rollups.usage_hourly
     union
+    select hour
+    from rollups.unique_values_hourly
+    union
     select day::timestamp at time zone 'UTC'
     from rollups.usage_daily
     union
