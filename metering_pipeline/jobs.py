@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from metering_pipeline.transform.assets import rating_models
+
 LANDING_TO_HOURLY = dg.AssetSelection.assets(
     ["landing", "usage_events"],
     ["ledger", "usage_events"],
@@ -12,18 +14,7 @@ CATALOG = dg.AssetSelection.groups("catalog")
 LATE_ARRIVALS = dg.AssetSelection.assets(["rollups", "late_arrivals"]) | dg.AssetSelection.checks(
     dg.AssetCheckKey(dg.AssetKey(["rollups", "usage_hourly"]), "no_late_arrivals")
 )
-DRAFTS = (
-    dg.AssetSelection.assets(
-        ["landing", "hours"], ["rollups", "usage_daily"], ["rollups", "usage_realtime"]
-    )
-    | dg.AssetSelection.groups("rating").materializable()
-    | dg.AssetSelection.assets(["invoices", "draft_invoices"])
-    | dg.AssetSelection.assets(
-        ["reconciliation", "landing_to_ledger"],
-        ["reconciliation", "ledger_to_rollups"],
-        ["reconciliation", "rollups_to_lines"],
-    )
-)
+DRAFTS = dg.AssetSelection.assets(["landing", "hours"], *rating_models.keys)
 LOOKED_AT_DAILY = dg.AssetSelection.assets(["ledger", "suspects"], ["rollups", "lateness"])
 PROOF = dg.AssetSelection.assets(["reconciliation", "law_results"])
 ISSUED = dg.AssetSelection.assets(["invoices", "issued_invoices"])

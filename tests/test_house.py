@@ -109,15 +109,20 @@ def test_relation_is_described(name: str) -> None:
         for each, column in columns.items()
         if not column.get("description") or not column.get("data_type")
     ]
-    assert lacking == [], "columns without description or data_type"
+    lacking += [
+        each["name"]
+        for each in relation["config"]["meta"].get("arguments", [])
+        if not each.get("description") or not each.get("data_type")
+    ]
+    assert lacking == [], "columns or arguments without description or data_type"
 
 
 def test_documented_columns_are_the_real_ones(database: Database) -> None:
     """What schema/ and dbt make has the columns, in order and type, that the ymls promise."""
     from metering_pipeline.transform.dbt import run_dbt
 
-    views = ["config.materialized:view", "config.materialized:seed"]
-    run_dbt(database, "build --resource-type seed --resource-type model", views)
+    made = [f"config.materialized:{kind}" for kind in ("view", "seed", "table_function")]
+    run_dbt(database, "build --resource-type seed --resource-type model", made)
     with database.connect() as connection:
         rows = connection.execute(
             """
@@ -135,8 +140,18 @@ def test_documented_columns_are_the_real_ones(database: Database) -> None:
                 and relkind in ('r', 'p', 'v')
                 and relnamespace::regnamespace::text = any(%s)
             group by attrelid
+            union all
+            select
+                format('%%s.%%s', pronamespace::regnamespace, proname),
+                json_agg(
+                    json_build_array(proargnames[place], format_type(type, null)) order by place
+                ) filter (where proargmodes[place] = 't')
+            from pg_proc
+            cross join lateral unnest(proallargtypes) with ordinality as arguments (type, place)
+            where pronamespace::regnamespace::text = any(%s)
+            group by pg_proc.oid
             """,
-            ([*STAGES, *BESIDE],),
+            ([*STAGES, *BESIDE],) * 2,
         ).fetchall()
     real = {name: [tuple(column) for column in columns] for name, columns in rows}
     promised = {

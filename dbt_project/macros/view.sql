@@ -1,6 +1,7 @@
 {#
   Views in place of dbt's own. A view whose definition stands is left alone, so that runs take no lock that
   keeps readers out; another is made under the pipeline's lock, where dbt's own way lets two runs collide.
+  It takes the views that read it along: these come after it in the run, which finds them missing.
   Views ask for the reader's own rights.
 #}
 {% materialization view, adapter='postgres' %}
@@ -17,7 +18,7 @@
         select 'the view stands as it is defined'
         {%- else %}
         select pg_advisory_xact_lock({{ pipeline_lock() }});
-        drop view if exists {{ name }};
+        drop view if exists {{ name }} cascade;
         create view {{ name }} with (security_invoker = true) as
         {{ sql }};
         comment on view {{ name }} is '{{ remark }}'

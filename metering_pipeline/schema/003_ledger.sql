@@ -112,11 +112,12 @@ create table ledger.suspects (
 
 -- What the rollups still owe: keys whose contribution the ledger has changed.
 -- Released: to be consumed although the event is later than the lookback.
+-- The key's order is that of whoever reads a tenant's usage in real time.
 create table ledger.pending (
     landed_hour timestamptz not null,
     tenant_id text collate "C" not null,
     event_type text collate "C" not null,
     event_hour timestamptz not null,
     released boolean not null default false,
-    primary key (landed_hour, tenant_id, event_type, event_hour)
+    primary key (tenant_id, event_hour, event_type, landed_hour)
 );

@@ -115,7 +115,7 @@ create table rollups.touched_buckets (
     metric text collate "C" not null,
     hour timestamptz not null,
     dimensions jsonb not null,
-    primary key (tenant_id, metric, hour, dimensions)
+    primary key (tenant_id, hour, metric, dimensions)
 );
 
 -- Usage per tenant, metric, hour and dimensions: the contributions merged.
@@ -190,3 +190,15 @@ select
     released
 from ledger.pending
 where landed_hour - event_hour > catalog.setting_hours('lookback_hours');
+
+-- The hours of a tenant whose usage is not yet what the ledger says: pending, or touched and not yet merged.
+create view rollups.indebted_hours with (security_invoker = true) as
+select
+    tenant_id,
+    event_hour as hour
+from ledger.pending
+union
+select
+    tenant_id,
+    hour
+from rollups.touched_buckets;

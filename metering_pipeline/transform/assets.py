@@ -151,11 +151,12 @@ def rollup_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     manifest=project.manifest_path,
     project=project,
     name="rating",
-    select="usage_daily usage_realtime path:models/rating path:models/invoices path:models/reconciliation",
+    select="path:models/rollups path:models/rating path:models/invoices path:models/reconciliation",
+    exclude="usage_contributions usage_hourly",
     dagster_dbt_translator=translator,
 )
 def rating_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
-    """Sums the touched days, rates what changed and draws up the drafts.
+    """Sums the touched days, rates what changed, draws up the drafts, and makes what usage is read by.
 
     The tests come after all models: what they find is shown, and the gate holds whom it concerns; it
     must not keep everybody else's invoices from being drawn up.

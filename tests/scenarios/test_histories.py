@@ -37,7 +37,7 @@ def world(
     database = postgres.Database(url=address.url("metering"), dagster_url=address.url("dagster"))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("METERING_DATABASE_URL", database.url)
-        run_dbt(database, "run", ["usage_realtime"])
+        run_dbt(database, "run", ["usage_in_ledger", "usage_realtime"])
         root: Path = tmp_path_factory.mktemp("histories") / "landing"
         recorded = RecordedModels(database)
         with closing(recorded), closing(World(database, root, recorded)) as world:

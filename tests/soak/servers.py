@@ -51,4 +51,4 @@ def publish_catalog(database: Database) -> None:
     from metering_pipeline.transform.dbt import run_dbt
 
     run_dbt(database, "build", ["resource_type:seed", "path:models/staging", "path:models/catalog"])
-    run_dbt(database, "run", ["usage_realtime"])
+    run_dbt(database, "run", ["usage_in_ledger", "usage_realtime"])
