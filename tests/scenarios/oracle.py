@@ -9,7 +9,7 @@ import json
 import re
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -229,6 +229,30 @@ def daily(ledger: Ledger, metrics: Sequence[Metric]) -> dict[tuple[Any, ...], Fi
             standing, metrics, bucket=timedelta(days=1)
         ).items()
     }
+
+
+def chosen(
+    ledger: Ledger, metrics: Sequence[Metric], wanted: Callable[[Record], bool]
+) -> dict[tuple[str, str, str], Figures]:
+    """Figures by (tenant, metric, dimensions as JSON), of the events that stand and are wanted."""
+    entries = [(1, record) for record in ledger.standing() if wanted(record)]
+    everything = timedelta(days=1_000_000)
+    return {
+        (tenant_id, metric, dimensions): figures
+        for (tenant_id, metric, _, dimensions), figures in _by_bucket(
+            entries, metrics, bucket=everything
+        ).items()
+    }
+
+
+def as_landed_by(ledger: Ledger, landed_before: datetime) -> Ledger:
+    """The ledger less the events and voids that landed at that instant or later."""
+    return Ledger(
+        [record for record in ledger.events if record.landed_hour < landed_before],
+        [],
+        [],
+        [void for void in ledger.voids if void.landed_hour < landed_before],
+    )
 
 
 def unreadable(ledger: Ledger, metrics: Sequence[Metric]) -> Counter[tuple[Any, ...]]:
