@@ -69,6 +69,27 @@ where metrics.metric is not null or {{ unmetered }}
 {%- endif %}
 {%- endmacro %}
 
+{# A tenant's events of a span of instants that are not voided; as far as they, and the voids, landed before an instant. #}
+{% macro standing_events(tenant_id, starts_at, ends_at, landed_before="'infinity'") -%}
+select
+        events.*,
+        1 as sign
+    from {{ ref('usage_events') }} as events
+    where
+        events.tenant_id = {{ tenant_id }}
+        and events.occurred_at >= {{ starts_at }}
+        and events.occurred_at < {{ ends_at }}
+        and events.landed_hour < {{ landed_before }}
+        and not exists (
+            select 1
+            from ledger.voids
+            where
+                voids.occurred_at = events.occurred_at
+                and voids.fingerprint = events.fingerprint
+                and voids.landed_hour < {{ landed_before }}
+        )
+{%- endmacro %}
+
 {# The number that a metric reads of an event, or null. #}
 {% macro metric_number() -%}
 case

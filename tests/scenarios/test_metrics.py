@@ -2,20 +2,19 @@
 periods cut hours, members leave, and events are voided or late."""
 
 import json
-import math
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from metering_pipeline.settings import PROJECT_ROOT
+from tests.scenarios import oracle
 from tests.scenarios.conftest import Pipeline
 
 VECTORS = PROJECT_ROOT.parent / "shared" / "vectors" / "aggregations.json"
@@ -249,43 +248,6 @@ def sessions(seed: int) -> list[Event]:
     return events
 
 
-def expected_of(events: Sequence[Event], start: datetime, end: datetime) -> dict[str, Decimal]:
-    """The quantities of [start, end), from the events that stand."""
-    within = sorted(
-        (event for event in events if start <= _time(event) < end),
-        key=lambda event: (_time(event), _fingerprint(event)),
-    )
-    values = sorted(Decimal(event["properties"]["value"]) for event in within)
-    last = {event["properties"]["value"]: event["properties"]["operation"] for event in within}
-    span = Fraction((end - start) // timedelta(microseconds=1))
-    level = sum(
-        Fraction(event["properties"]["value"])
-        * Fraction((end - _time(event)) // timedelta(microseconds=1))
-        / span
-        for event in within
-    )
-    return {
-        "members": Decimal(list(last.values()).count("add")),
-        "level": Decimal(math.floor(level * 10**18 + Fraction(1, 2))) / 10**18,
-        **{
-            name: values[math.ceil(percent * len(values) / 100) - 1]
-            for name, percent in (("median", 50), ("p99", 99), ("p100", 100))
-        },
-    }
-
-
-def _time(event: Event) -> datetime:
-    return datetime.fromisoformat(event["occurred_at"])
-
-
-def _fingerprint(event: Event) -> bytes:
-    import hashlib
-
-    micros = (_time(event) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    named = (event["tenant_id"], event["event_type"], str(micros), event["correlation_id"])
-    return hashlib.sha256("\x1f".join(named).encode()).digest()
-
-
 @pytest.fixture
 def rated(pipeline: Pipeline) -> list[Event]:
     """Sessions landed in three hours, some of them voided hours later; the events that stand."""
@@ -303,9 +265,21 @@ def rated(pipeline: Pipeline) -> list[Event]:
 
 def test_periods_that_cut_hours_are_exact(pipeline: Pipeline, rated: list[Event]) -> None:
     found = quantities(pipeline)
+    records = [oracle.Record(LANDED, "", line, event) for line, event in enumerate(rated)]
+    ledger = oracle.Ledger(events=records, duplicates=[], conflicts=[], voids=[])
+    metrics = [
+        oracle.Metric(
+            each.name,
+            each.event_type,
+            each.aggregation,
+            "value",
+            percentile=Decimal(each.percentile) if each.percentile else None,
+        )
+        for each in METERED
+    ]
     start, end = (datetime(2026, month, 1, tzinfo=KATHMANDU).astimezone(UTC) for month in (1, 3))
     for first, last in ((start, EDGE), (EDGE, end)):
-        for name, quantity in expected_of(rated, first, last).items():
+        for (_, name, _), quantity in oracle.quantities(ledger, metrics, first, last).items():
             assert found[name, first] == quantity, (name, first)
     assert pipeline.red_laws() == set()
 

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,7 +20,7 @@ from metering_pipeline.partitions import Window
 from metering_pipeline.settings import HOUR, PROJECT_ROOT
 from tests.scenarios import oracle
 from tests.soak.posting import ROLLUPS, RecordedModels
-from tests.soak.world import END_OF_TIME, HOURS, METRICS, World, expect
+from tests.soak.world import END_OF_TIME, HOURS, MORE, World, expect
 from tests.test_docs import blocks
 
 READING = ["config.materialized:table_function", "path:models/rollups,config.materialized:view"]
@@ -80,6 +80,8 @@ def events(dice: random.Random) -> list[dict[str, Any]]:
                 "model": dice.choice(["small", "large"]),
                 "input_tokens": dice.choice([3, 5, "7.25", "many"]),
                 "output_tokens": dice.randrange(9),
+                "user": dice.choice(["una", "duo"]),
+                "operation": dice.choice(["add", "add", "remove", "?"]),
             },
         }
         for number, instant in enumerate([*edges, *within, *recent])
@@ -104,6 +106,7 @@ def world(
         run_dbt(database, "run", READING)
         recorded = RecordedModels(database)
         with closing(recorded), closing(World(database, root, recorded)) as world:
+            world.publish("more")
             dice = random.Random(11)
             sent = events(dice)
             for number, hour in enumerate(HOURS[1:]):
@@ -169,7 +172,7 @@ def spans() -> list[tuple[datetime, datetime]]:
 
 
 FIGURES = (
-    "dimensions, event_count, value_sum, value_min, value_max, value_latest, latest_at,"
+    "dimensions, event_count, value_sum, value_moment, value_min, value_max, value_latest, latest_at,"
     " latest_fingerprint, event_digest, payload_digest"
 )
 
@@ -182,7 +185,7 @@ def expect_figures(
 ) -> None:
     """The rows are the figures of the tenant and the metric, by dimensions."""
     own = {key[2]: figures for key, figures in expected.items() if key[:2] == (TENANT, metric)}
-    found = Counter((json.dumps(row[0]), *row[1:]) for row in rows)
+    found = Counter((json.dumps(row[0], sort_keys=True), *row[1:]) for row in rows)
     expect(what, found, Counter((dimensions, *figures) for dimensions, figures in own.items()))
 
 
@@ -190,14 +193,19 @@ def test_any_span_of_instants(state: World) -> None:
     ledger = oracle.post(state.landed.records())
     for start, end in spans():
         expected = oracle.chosen(
-            ledger, METRICS, lambda record, a=start, b=end: a <= record.occurred_at < b
+            ledger, MORE, lambda record, a=start, b=end: a <= record.occurred_at < b
         )
-        for metric in METRICS:
+        quantities = oracle.quantities(ledger, MORE, start, end)
+        for metric in MORE:
             rows = state.rows(
-                f"select {FIGURES} from rollups.usage_between(%s, %s, %s, %s)",
+                f"select {FIGURES}, quantity from rollups.usage_between(%s, %s, %s, %s)",
                 *(TENANT, metric.name, start, end),
             )
-            expect_figures(f"{metric.name} from {start} to {end}", rows, metric.name, expected)
+            what = f"{metric.name} from {start} to {end}"
+            expect_figures(what, [row[:-1] for row in rows], metric.name, expected)
+            for row in rows:
+                key = (TENANT, metric.name, json.dumps(row[0], sort_keys=True))
+                assert row[-1] == quantities[key], (what, key)
 
 
 @pytest.mark.parametrize("zone", ZONES)
@@ -214,7 +222,7 @@ def test_local_days(state: World, zone: str) -> None:
         for each in days:
             expected = oracle.chosen(
                 ledger,
-                METRICS,
+                MORE,
                 lambda record, each=each: record.occurred_at.astimezone(local).date() == each,
             )
             own = [row[3:] for row in rows if row[0] == each]
@@ -253,10 +261,10 @@ def test_as_landed_by(state: World) -> None:
         known = oracle.as_landed_by(ledger, landed_before)
         for start, end in spans:
             expected = oracle.chosen(
-                known, METRICS, lambda record, a=start, b=end: a <= record.occurred_at < b
+                known, MORE, lambda record, a=start, b=end: a <= record.occurred_at < b
             )
-            added = {key: (*each[:2], *each[-2:]) for key, each in expected.items()}
-            for metric in METRICS:
+            added = {key: (*each[:3], *each[-2:]) for key, each in expected.items()}
+            for metric in MORE:
                 rows = state.rows(
                     "select * from rollups.usage_as_landed_by(%s, %s, %s, %s, %s)",
                     *(TENANT, metric.name, start, end, landed_before),
@@ -291,20 +299,20 @@ def test_real_time_reads_the_tenants_own_debts_by_their_keys(state: World) -> No
     assert "Function Scan on usage_in_ledger found (never executed)" in plan
 
 
-AGGREGATED = {
-    metric.name: 1 if metric.of_quantity or metric.value_property else 0 for metric in METRICS
-}
-"""The figure that a metric of the sample catalog amounts to: event_count or value_sum."""
-
-
 def amounts(
-    figures: Mapping[tuple[Any, ...], oracle.Figures], key: Callable[..., tuple[Any, ...]]
-) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    """Quantity and event count by a key made of tenant, metric and time, over all dimensions."""
-    found: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-    for (tenant, metric, time, _), each in figures.items():
-        quantity, count = found.get(key(tenant, metric, time), (0, 0))
-        found[key(tenant, metric, time)] = (quantity + each[AGGREGATED[metric]], count + each[0])
+    ledger: oracle.Ledger, unit: str, spans: list[tuple[datetime, datetime]]
+) -> Counter[tuple[Any, ...]]:
+    """Rows of tenant, metric, time, quantity and event count, over all dimensions."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    for start, end in spans:
+        own = oracle.quantities(ledger, MORE, start, end, apart=False)
+        within = oracle.chosen(
+            ledger, MORE, lambda record, a=start, b=end: a <= record.occurred_at < b
+        )
+        time_of = start if unit == "hour" else start.date()
+        for (tenant, metric, _), quantity in own.items():
+            counts = [each[0] for key, each in within.items() if key[:2] == (tenant, metric)]
+            found[tenant, metric, time_of, quantity, sum(counts)] += 1
     return found
 
 
@@ -312,26 +320,28 @@ def test_the_analysts_views(state: World) -> None:
     """Today is exact at any moment; days and months are what the last run has made of it."""
     state.listing()
     ledger = oracle.post(state.landed.records())
-    today = {
-        key: figures
-        for key, figures in oracle.hourly(ledger, METRICS).items()
-        if key[2].date() == HOURS[-1].date()
-    }
-    views = {"today": ("hour", amounts(today, lambda *key: key))}
+    midnight = HOURS[-1].replace(hour=0)
+    hours = [midnight + number * HOUR for number in range(24)]
+    expected = {"today": amounts(ledger, "hour", [(each, each + HOUR) for each in hours])}
     if not state.rows("select * from rollups.indebted_hours"):
-        days = oracle.daily(ledger, METRICS)
-        views["daily"] = ("day", amounts(days, lambda *key: key))
-        views["monthly"] = ("month", amounts(days, lambda *key: (*key[:2], key[2].replace(day=1))))
-    for name, (time, expected) in views.items():
-        rows = state.rows(
-            f"select tenant_id, metric, {time}, quantity, event_count from rollups.tenant_usage_{name}"
+        days = sorted({record.occurred_at.astimezone(UTC).date() for record in ledger.standing()})
+        edges = [datetime.combine(day, time(), UTC) for day in days]
+        expected["daily"] = amounts(ledger, "day", [(each, each + 24 * HOUR) for each in edges])
+        months = sorted({each.replace(day=1) for each in edges})
+        expected["monthly"] = amounts(
+            ledger, "month", [(each, (each + 31 * 24 * HOUR).replace(day=1)) for each in months]
         )
-        expect(name, Counter(rows), Counter((*key, *each) for key, each in expected.items()))
+    for name, wanted in expected.items():
+        unit = {"today": "hour", "daily": "day", "monthly": "month"}[name]
+        rows = state.rows(
+            f"select tenant_id, metric, {unit}, quantity, event_count from rollups.tenant_usage_{name}"
+        )
+        expect(name, Counter(rows), wanted)
         assert rows
     assert state.rows(
         "select distinct tenant_name, unit from rollups.tenant_usage_today"
         " where tenant_id = 'acme' and metric = 'requests'"
-    ) == [("Acme Corporation", "requests")]
+    ) == [("Acme Corporation", "units")]
 
 
 def test_late_usage(state: World) -> None:
@@ -340,7 +350,7 @@ def test_late_usage(state: World) -> None:
     expected: Counter[tuple[Any, ...]] = Counter()
     sums: Counter[tuple[Any, ...]] = Counter()
     ledger = oracle.post(state.landed.records())
-    for key, figures in oracle.contributions(ledger, METRICS).items():
+    for key, figures in oracle.contributions(ledger, MORE).items():
         landed_hour, tenant, metric, hour, _ = key
         if landed_hour - hour > timedelta(days=1):
             place = (landed_hour.date(), tenant, metric, hour.date())

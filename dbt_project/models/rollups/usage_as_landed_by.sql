@@ -20,6 +20,7 @@ pieces as (
         dimensions,
         event_count,
         value_sum,
+        value_moment,
         event_digest,
         payload_digest
     from {{ ref('usage_contributions') }}
@@ -35,6 +36,7 @@ pieces as (
         found.dimensions,
         found.event_count,
         found.value_sum,
+        found.value_moment,
         found.event_digest,
         found.payload_digest
     from owed
@@ -48,6 +50,7 @@ select
     dimensions,
     sum(event_count) as event_count,
     sum(value_sum) as value_sum,
+    sum(value_moment) as value_moment,
     sum(event_digest) as event_digest,
     sum(payload_digest) as payload_digest
 from pieces

@@ -33,10 +33,36 @@ pieces as (
         given_tenant_id, edges.starts_at, edges.ends_at, 'infinity'
     ) as found
     where edges.starts_at < edges.ends_at and found.metric = given_metric
+),
+
+merged as (
+    select
+        dimensions,
+        {{ merged_figures('pieces') }}
+    from pieces
+    group by dimensions
+),
+
+single_values as (
+    select
+        metrics.aggregation,
+        metrics.percentile,
+        found.*
+    from {{ source('catalog', 'metrics') }} as metrics
+    cross join lateral {{ ref('unique_values_between') }}(
+        given_tenant_id, given_metric, given_starts_at, given_ends_at
+    ) as found
+    where metrics.metric = given_metric and metrics.aggregation in ('unique_count', 'percentile')
+),
+
+counted as (
+    {{ quantities_from_values('single_values', ['dimensions']) }}
 )
 
 select
-    dimensions,
-    {{ merged_figures('pieces') }}
-from pieces
-group by dimensions
+    merged.dimensions,
+    {{ aggregated_quantity('metrics.aggregation', 'merged', 'given_starts_at', 'given_ends_at', 'counted') }} as quantity,
+    {{ figure_columns() }}
+from merged
+inner join {{ source('catalog', 'metrics') }} as metrics on metrics.metric = given_metric
+left join counted on merged.dimensions = counted.dimensions
