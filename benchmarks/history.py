@@ -30,7 +30,11 @@ def publish_catalog(database: Database) -> None:
                 },
             )
         connection.execute(_CHARGE)
-    run_dbt(database, "run", ["catalog_problems", "catalog_versions", "usage_realtime"])
+    run_dbt(
+        database,
+        "run",
+        ["catalog_problems", "catalog_versions", "usage_in_ledger", "usage_realtime"],
+    )
 
 
 def fill(

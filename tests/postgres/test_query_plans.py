@@ -131,7 +131,7 @@ def filled(server: EmbeddedServer) -> Database:
         connection.execute(LATE_EVENTS, span)
         connection.execute(PENDING, span)
         connection.execute("vacuum (analyze)")
-    run_dbt(database, "run", ["usage_realtime"])
+    run_dbt(database, "run", ["usage_in_ledger", "usage_realtime"])
     return database
 
 
