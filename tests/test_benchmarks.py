@@ -76,9 +76,9 @@ def test_a_small_benchmark_measures_every_step() -> None:
 
 
 def test_hours_run_through_dagster() -> None:
-    measured = rows(benchmark("--events-per-day", "24000", "--through-dagster", "2"))
+    measured = rows(benchmark("--events-per-day", "2400", "--through-dagster", "2"))
     assert [row[0] for row in measured][:2] == ["first", "last"]
-    assert measured[-1][:2] == ["all 2", "2,040"]
+    assert measured[-1][:2] == ["all 2", "204"]
     wall, *steps = (float(measured[-1][place]) for place in (2, 5, 6, 7, 8, 9))
     assert sum(steps) == pytest.approx(wall, abs=0.05)
     assert min(steps) > 0

@@ -234,7 +234,7 @@ def test_a_day_of_usage_found_red_holds_its_tenant_until_it_is_well(world: World
     change = "update rollups.usage_daily set payload_digest = payload_digest + %s where tenant_id = %s and day = %s"
     world.tamper(change + " and metric = 'tokens'", 1, "birch", "2026-01-13")
     world.execute(
-        "insert into rollups.usage_daily select 'acme', metric, '1999-05-05', dimensions, 1, 1, 1, 1, 1,"
+        "insert into rollups.usage_daily select 'acme', metric, '1999-05-05', dimensions, 1, 1, null, 1, 1, 1,"
         " latest_at, latest_fingerprint, 1, 1 from rollups.usage_daily where tenant_id = 'birch' limit 1"
     )
     for day in ("2026-01-13", "1999-05-05"):

@@ -264,7 +264,7 @@ DAMAGES = [
         select min(ctid) from rollups.usage_contributions where tenant_id = 'birch'
     )""",
     """insert into rollups.usage_contributions
-    select landed_hour, 'nobody', metric, hour, dimensions, event_type, 1, 0, 7, 7, 7, 7, null, null, 0, 0
+    select landed_hour, 'nobody', metric, hour, dimensions, event_type, 1, 0, 7, null, 7, 7, 7, null, null, 0, 0
     from rollups.usage_contributions where tenant_id = 'cobalt' order by landed_hour limit 1""",
     """delete from rollups.usage_hourly where ctid = (
         select min(ctid) from rollups.usage_hourly where tenant_id = 'acme'
@@ -273,7 +273,7 @@ DAMAGES = [
         select min(ctid) from rollups.usage_hourly where tenant_id = 'cobalt'
     )""",
     """insert into rollups.usage_hourly
-    select 'nobody', metric, hour, dimensions, 1, 7, 7, 7, 7, null, null, 0, 0
+    select 'nobody', metric, hour, dimensions, 1, 7, null, 7, 7, 7, null, null, 0, 0
     from rollups.usage_hourly where tenant_id = 'delta' order by hour limit 1""",
     """delete from rollups.usage_daily where ctid = (
         select min(ctid) from rollups.usage_daily where tenant_id = 'acme'
@@ -282,7 +282,7 @@ DAMAGES = [
         select min(ctid) from rollups.usage_daily where tenant_id = 'cobalt'
     )""",
     """insert into rollups.usage_daily
-    select 'nobody', metric, day, dimensions, 1, 7, 7, 7, 7, null, null, 0, 0
+    select 'nobody', metric, day, dimensions, 1, 7, null, 7, 7, 7, null, null, 0, 0
     from rollups.usage_daily where tenant_id = 'delta' order by day limit 1""",
 ]
 

@@ -72,7 +72,7 @@ def test_status_names_the_buckets_that_differ_and_what_mends_them(whole_world: W
         whole_world.tamper(
             """
             insert into rollups.usage_hourly
-            select tenant_id, 'smoke', %s::timestamptz, dimensions, 1, 1, 1, 1, 1, latest_at,
+            select tenant_id, 'smoke', %s::timestamptz, dimensions, 1, 1, null, 1, 1, 1, latest_at,
                 latest_fingerprint, 7, 7
             from rollups.usage_hourly
             where tenant_id = 'birch' and metric = 'tokens' and hour = '2026-01-12 11:00Z'

@@ -5,7 +5,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -175,20 +175,47 @@ def events_of(case: Mapping[str, Any]) -> Iterator[Event]:
         }
 
 
-def test_other_billing_systems_agree(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not VECTORS.exists():
-        pytest.skip(f"needs the vectors {VECTORS}, which are not there")
+PAGE = (PROJECT_ROOT / "docs" / "metrics.md").read_text()
+FEBRUARY = datetime(2026, 2, 1, tzinfo=UTC)
+
+
+def page_example() -> dict[Metered, Decimal]:
+    """The metrics of the example in docs/metrics.md, and the quantities that it promises."""
+    rows = re.findall(r"^\| `(\w+)`( \d+)? \| (-?\d+) \|$", PAGE, re.MULTILINE)
+    return {
+        Metered(
+            name=(aggregation + percentile).replace(" ", "-"),
+            aggregation=aggregation,
+            percentile=percentile.strip(),
+            start=FEBRUARY,
+            end=datetime(2026, 3, 1, tzinfo=UTC),
+            anchor=FEBRUARY.date(),
+            event_type="session.seen",
+            tenant="acme",
+        ): Decimal(quantity)
+        for aggregation, percentile, quantity in rows
+    }
+
+
+def test_the_page_and_other_billing_systems_agree(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("METERING_EARLIEST_EVENT_DATE", "2015-01-01")
     pipeline.set_clock(datetime(2026, 8, 1, 3, tzinfo=UTC))
-    tried = list(cases())
+    promised = page_example()
+    tried = list(cases()) if VECTORS.exists() else []
     metered = {case["id"]: metered_by(case) for case in tried}
-    publish(pipeline, list(metered.values()))
+    publish(pipeline, [*promised, *metered.values()])
     hour = datetime(2026, 8, 1, 1, tzinfo=UTC)
+    (lines,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    pipeline.drop(hour, "page.ndjson", map(json.loads, lines.splitlines()))
     pipeline.drop(hour, "cases.ndjson", [event for case in tried for event in events_of(case)])
     pipeline.run(hour)
     pipeline.run_job("late_arrivals")
     rated = quantities(pipeline)
-    assert len(tried) == 16
+    assert len(promised) == 9
+    for each, quantity in promised.items():
+        assert rated[each.name, FEBRUARY] == quantity, each.name
     for case in tried:
         expected = case["expected"]
         digits = 5 if "value_round_5" in expected else 18
@@ -196,6 +223,9 @@ def test_other_billing_systems_agree(pipeline: Pipeline, monkeypatch: pytest.Mon
         wanted = Decimal(expected.get("value", expected.get("value_round_5")))
         assert round(quantity, digits) == wanted, case["id"]
     assert pipeline.red_laws() == set()
+    if not tried:
+        pytest.skip(f"other systems' cases were not tried: needs {VECTORS}, which is not there")
+    assert len(tried) == 16
 
 
 # Plain Python
@@ -263,7 +293,44 @@ def rated(pipeline: Pipeline) -> list[Event]:
     return [event for event in events if event not in voided]
 
 
-def test_periods_that_cut_hours_are_exact(pipeline: Pipeline, rated: list[Event]) -> None:
+DAMAGES = {
+    "update rollups.unique_value_contributions set event_count = event_count + 1": {"L3"},
+    "delete from rollups.unique_value_contributions": {"L3"},
+    "update rollups.unique_value_contributions set removed = not removed": {"L3"},
+    "update rollups.usage_contributions set value_moment = value_moment + 1": {"L3"},
+    "update rollups.unique_values_hourly set event_count = event_count + 1": {"L3", "L4"},
+    "update rollups.usage_hourly set value_moment = value_moment + 1": {"L3"},
+    "update rating.rated_lines set quantity = quantity + 1": {"L4"},
+    "update rating.period_usage_daily set value_moment = value_moment + 1e20": {"L4"},
+    "delete from rollups.unique_values_hourly where metric = 'members'": {"L3", "L4"},
+    "update rollups.unique_values_hourly set value = '-9' || value where value !~ '-'": {
+        "L3",
+        "L4",
+    },
+}
+
+
+def damage_is_found(pipeline: Pipeline) -> None:
+    """Each damage is seen by its laws, and undone again."""
+    from metering_pipeline.reconciliation.laws import evaluate
+
+    now = LANDED + timedelta(days=1)
+    for damage, laws in DAMAGES.items():
+        with pipeline.database.connect() as connection:
+            assert connection.execute(damage.encode()).rowcount > 0
+            red = {
+                result.law
+                for law in ("L3", "L4")
+                for result in evaluate(connection, law, datetime(2025, 12, 1, tzinfo=UTC), now, now)
+                if not result.passed
+            }
+            connection.rollback()
+        assert red == laws, damage
+
+
+def test_periods_that_cut_hours_are_exact_and_proved(
+    pipeline: Pipeline, rated: list[Event]
+) -> None:
     found = quantities(pipeline)
     records = [oracle.Record(LANDED, "", line, event) for line, event in enumerate(rated)]
     ledger = oracle.Ledger(events=records, duplicates=[], conflicts=[], voids=[])
@@ -282,71 +349,4 @@ def test_periods_that_cut_hours_are_exact(pipeline: Pipeline, rated: list[Event]
         for (_, name, _), quantity in oracle.quantities(ledger, metrics, first, last).items():
             assert found[name, first] == quantity, (name, first)
     assert pipeline.red_laws() == set()
-
-
-DAMAGES = {
-    "update rollups.unique_value_contributions set event_count = event_count + 1": {"L3"},
-    "delete from rollups.unique_value_contributions": {"L3"},
-    "update rollups.unique_value_contributions set removed = not removed": {"L3"},
-    "update rollups.usage_contributions set value_moment = value_moment + 1": {"L3"},
-    "update rollups.unique_values_hourly set event_count = event_count + 1": {"L3", "L4"},
-    "update rollups.usage_hourly set value_moment = value_moment + 1": {"L3"},
-    "update rating.rated_lines set quantity = quantity + 1": {"L4"},
-    "update rating.period_usage_daily set value_moment = value_moment + 1e20": {"L4"},
-    "delete from rollups.unique_values_hourly where metric = 'members'": {"L3", "L4"},
-    "update rollups.unique_values_hourly set value = '-9' || value where value !~ '-'": {
-        "L3",
-        "L4",
-    },
-}
-
-
-def test_damage_is_found(pipeline: Pipeline, rated: list[Event]) -> None:
-    from metering_pipeline.reconciliation.laws import evaluate
-
-    now = LANDED + timedelta(days=1)
-    for damage, laws in DAMAGES.items():
-        with pipeline.database.connect() as connection:
-            assert connection.execute(damage.encode()).rowcount > 0
-            red = {
-                result.law
-                for law in ("L3", "L4")
-                for result in evaluate(connection, law, datetime(2025, 12, 1, tzinfo=UTC), now, now)
-                if not result.passed
-            }
-            connection.rollback()
-        assert red == laws, damage
-
-
-# What docs/metrics.md says
-
-PAGE = (PROJECT_ROOT / "docs" / "metrics.md").read_text()
-
-
-def test_the_pages_example(pipeline: Pipeline) -> None:
-    """Its events give its quantities."""
-    (lines,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
-    rows = re.findall(r"^\| `(\w+)`( \d+)? \| (-?\d+) \|$", PAGE, re.MULTILINE)
-    assert len(rows) == 9
-    february = datetime(2026, 2, 1, tzinfo=UTC)
-    metered = [
-        replace(
-            METERED[0],
-            name=(aggregation + percentile).replace(" ", "-"),
-            aggregation=aggregation,
-            percentile=percentile.strip(),
-            start=february,
-            end=datetime(2026, 3, 1, tzinfo=UTC),
-            anchor=date(2026, 2, 1),
-            time_zone="UTC",
-        )
-        for aggregation, percentile, _ in rows
-    ]
-    publish(pipeline, metered)
-    pipeline.set_clock(LANDED + timedelta(hours=2))
-    pipeline.drop(LANDED, "events.ndjson", map(json.loads, lines.splitlines()))
-    pipeline.run(LANDED)
-    pipeline.run_job("late_arrivals")
-    found = quantities(pipeline)
-    for each, (_, _, quantity) in zip(metered, rows, strict=True):
-        assert found[each.name, february] == Decimal(quantity), each.name
+    damage_is_found(pipeline)
