@@ -183,8 +183,8 @@ def rebuild(
                      models that post; rows that differ are replaced.
 
     Rollups: a range means the landing hours. What the rollups still owe is rolled up
-    first, the range's late arrivals included. It goes day by day, small days together,
-    and runs go on in between; --dry-run keeps the pipeline's lock from beginning to end,
+    first, the range's late arrivals included. It goes part by part, of
+    up to a million records, and runs go on in between; --dry-run keeps the pipeline's lock from beginning to end,
     and changes nothing.
 
     Ledger: nothing is changed without --repair, and it may run beside the pipeline:

@@ -43,6 +43,13 @@ class Window:
             yield Window(start, end)
             start = end
 
+    def hours(self) -> Iterator["Window"]:
+        """The window hour by hour."""
+        start = self.start
+        while start < self.end:
+            yield Window(start, start + HOUR)
+            start += HOUR
+
     def __str__(self) -> str:
         last = self.end - HOUR
         if self.start == last:

@@ -5,7 +5,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -22,7 +22,7 @@ from metering_pipeline.transform.figures import ledger_figures, rollup_figures
 STAGES = ("landing", "ledger", "rollups", "rating", "invoices", "reconciliation")
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 RECORDS_A_PART = 1_000_000
-"""Records that one transaction of a long backfill posts at most, unless a single day holds more."""
+"""Records that one transaction of a long backfill posts at most, unless a single hour holds more."""
 
 log = logging.getLogger(__name__)
 
@@ -181,33 +181,33 @@ def remember_seeds(database: Database, digest: str) -> None:
 
 
 def parts(
-    database: Database, window: Window, coming: Mapping[date, int] | None = None
+    database: Database, window: Window, coming: Mapping[datetime, int] | None = None
 ) -> list[Window]:
-    """The window in parts that commit one by one: days, small days together up to RECORDS_A_PART.
+    """The window in parts that commit one by one: landing hours, together up to RECORDS_A_PART.
 
-    Coming: records by UTC day that the caller has landed and not committed.
+    Coming: records by landing hour that the caller has landed and not committed.
     """
     with database.connect() as connection:
         rows = connection.execute(
             """
-            select (landed_hour at time zone 'UTC')::date, sum(accepted_count)
+            select landed_hour, sum(accepted_count)
             from landing.files
             where landed_hour >= %s and landed_hour < %s and superseded_by is null
-            group by 1
+            group by landed_hour
             """,
             (window.start, window.end),
         ).fetchall()
-    records = Counter({day: int(accepted) for day, accepted in rows})
+    records = Counter({hour: int(accepted) for hour, accepted in rows})
     records.update(coming or {})
     together: list[Window] = []
     held = 0
-    for day in window.days():
-        size = records[day.start.date()]
+    for hour in window.hours():
+        size = records[hour.start]
         if together and held + size <= RECORDS_A_PART:
-            together[-1] = Window(together[-1].start, day.end)
+            together[-1] = Window(together[-1].start, hour.end)
             held += size
         else:
-            together.append(day)
+            together.append(hour)
             held = size
     return together
 

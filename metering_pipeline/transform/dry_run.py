@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import datetime
 
 from metering_pipeline.landing.sources import Source
 from metering_pipeline.landing.store import LandedHour, Store
@@ -77,11 +77,8 @@ def dry_run(database: Database, settings: Settings, window: Window) -> DryRun:
         )
 
 
-def _records(landed: Sequence[LandedHour]) -> Counter[date]:
-    records: Counter[date] = Counter()
-    for hour in landed:
-        records[hour.landed_hour.date()] += hour.accepted
-    return records
+def _records(landed: Sequence[LandedHour]) -> Counter[datetime]:
+    return Counter({hour.landed_hour: hour.accepted for hour in landed})
 
 
 def _use_settings(posting: Posting, settings: Settings) -> None:

@@ -216,7 +216,7 @@ def test_the_night_names_what_was_damaged(january: Pipeline) -> None:
     january.execute(
         """
         insert into rollups.usage_hourly
-        select tenant_id, metric, '2020-02-29 05:00Z', dimensions, event_count, value_sum, value_min, value_max,
+        select tenant_id, metric, '2020-02-29 05:00Z', dimensions, event_count, value_sum, value_moment, value_min, value_max,
             value_latest, latest_at, latest_fingerprint, event_digest, payload_digest
         from rollups.usage_hourly
         where metric = 'requests'

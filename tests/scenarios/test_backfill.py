@@ -26,7 +26,7 @@ from tests.scenarios.conftest import Pipeline
 from tests.scenarios.test_ledger_guards import seeded_metrics
 from tests.soak.histories import EVENTS, NAMES
 from tests.soak.posting import through_dbt
-from tests.soak.world import HOURS, LOOKBACK, METRICS, World
+from tests.soak.world import HOURS, LOOKBACK, SAMPLE, World
 
 DAY = date(2026, 1, 10)
 SHARES = Shares(duplicates=0.1, late=0.2, conflicts=0.02, voids=0.04, bad_lines=0.01)
@@ -151,22 +151,17 @@ def test_a_changed_metric_is_rolled_up_over_all_hours(
             ]
         )
         pipeline.run(HOURS[0], HOURS[-1])
-        monkeypatch.setattr(
-            "tests.soak.world.METRICS",
-            [
-                replace(each, value_property="output_tokens")
-                if each.name == "input_tokens"
-                else each
-                for each in METRICS
-            ],
-        )
+        world.metrics = [
+            replace(each, value_property="output_tokens") if each.name == "input_tokens" else each
+            for each in SAMPLE
+        ]
         world.check_rollups()
         assert world.rows("select * from rollups.usage_hourly order by 1, 2, 3, 4") != before
 
 
 @contextmanager
 def backfill(first: datetime, last: datetime) -> Iterator[subprocess.Popen[str]]:
-    """``metering run`` of a range, each day of it a part."""
+    """``metering run`` of a range, each hour with files a part."""
     program = (
         "from metering_pipeline.transform import assets; assets.RECORDS_A_PART = 1;"
         "from metering_pipeline.cli import main; main()"
