@@ -75,3 +75,25 @@ begin
     return made;
 end
 $$;
+
+-- Brings the block range indexes of a table's day partitions up to date. New blocks that they do not know yet are
+-- read by every search, until autovacuum comes by.
+create function catalog.summarize_day_partitions(parent_schema text, parent_table text, days date[])
+returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    parent_oid oid := format('%I.%I', parent_schema, parent_table)::regclass;
+begin
+    if (parent_schema, parent_table) not in (('landing', 'usage_events'), ('ledger', 'usage_events')) then
+        raise exception 'table %.% is not partitioned by day', parent_schema, parent_table;
+    end if;
+    perform brin_summarize_new_values(pg_index.indexrelid)
+    from unnest(days) as wanted (day)
+    inner join pg_inherits
+        on inhparent = parent_oid
+            and inhrelid = to_regclass(format('%I.%I', parent_schema, parent_table || to_char(day, '_YYYYMMDD')))
+    inner join pg_index on pg_index.indrelid = pg_inherits.inhrelid
+    inner join pg_class on pg_class.oid = pg_index.indexrelid
+    inner join pg_am on pg_am.oid = pg_class.relam and pg_am.amname = 'brin';
+end
+$$;

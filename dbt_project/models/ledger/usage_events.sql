@@ -369,7 +369,16 @@ select distinct
 from booked
 on conflict do nothing;
 
--- 8. The hours are posted. Those that were before keep their time: a second run changes no row.
+-- 8. Who looks for what landed in these hours finds it without reading what is new.
+select catalog.summarize_day_partitions('ledger', 'usage_events', array(
+    select (day at time zone 'UTC')::date
+    from (
+        select distinct date_bin('1 day', occurred_at, '2000-01-01 00:00:00+00'::timestamptz) as day
+        from batch
+    ) as days
+));
+
+-- 9. The hours are posted. Those that were before keep their time: a second run changes no row.
 update landing.hours
 set posted_at = '{{ run_started_at }}'::timestamptz
 where

@@ -61,7 +61,9 @@ counted as (
 
 select
     merged.dimensions,
-    {{ aggregated_quantity('metrics.aggregation', 'merged', 'given_starts_at', 'given_ends_at', 'counted') }} as quantity,
+    {{ aggregated_quantity(
+        'metrics.aggregation', 'merged', 'given_starts_at', 'given_ends_at', 'counted'
+    ) }} as quantity,
     {{ figure_columns() }}
 from merged
 inner join {{ source('catalog', 'metrics') }} as metrics on metrics.metric = given_metric

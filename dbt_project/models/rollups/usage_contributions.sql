@@ -89,6 +89,8 @@ select
     min(value) filter (where sign > 0) as value_min,
     max(value) filter (where sign > 0) as value_max,
     max(occurred_at) filter (where sign > 0) as latest_at,
+    count(*) filter (where sign > 0) as added_count,
+    any_value(fingerprint) filter (where sign > 0) as added_fingerprint,
     {{ signed_digest('fingerprint') }} as event_digest,
     {{ signed_digest('payload_hash') }} as payload_digest,
     min(case when unreadable is not null then array[file_id, line_number] end) as sample
@@ -148,12 +150,24 @@ set local default_statistics_target = 10;
 
 analyze totals;
 
--- 3. What these keys contributed until now goes; its buckets are touched, vanished dimensions too.
-with removed as (
+-- 3. What these keys contributed until now goes; its buckets are touched, vanished dimensions too. A landing
+-- hour that has contributed nothing yet, the usual case, is not looked up key by key.
+with known_hours as (
+    select landed_hour
+    from unnest(current_setting('metering.landed_hours')::timestamptz[]) as hours (landed_hour)
+    where exists (
+        select 1
+        from rollups.usage_contributions as standing
+        where standing.landed_hour = hours.landed_hour
+    )
+),
+
+removed as (
     delete from rollups.usage_contributions
     using taken
     where
-        usage_contributions.landed_hour = taken.landed_hour
+        taken.landed_hour in (select landed_hour from known_hours)
+        and usage_contributions.landed_hour = taken.landed_hour
         and usage_contributions.tenant_id = taken.tenant_id
         and usage_contributions.event_type = taken.event_type
         and usage_contributions.hour = taken.event_hour
@@ -179,7 +193,8 @@ where
     and {{ table }}.hour = taken.event_hour;
 
 {% endfor -%}
--- 4. Write them. The latest event of a bucket is known by its instant, and looked up by it.
+-- 4. Write them. The latest of a bucket's events is known by its instant, and looked up by it; the only one
+-- is known as it is.
 with candidates as (
     select
         totals.metric as read_by,
@@ -191,7 +206,7 @@ with candidates as (
             and totals.booked_hour = events.landed_hour
             and totals.tenant_id = events.tenant_id
             and totals.event_type = events.event_type
-    where totals.metric is not null and totals.unreadable is null
+    where totals.metric is not null and totals.unreadable is null and totals.added_count > 1
 ),
 
 measured as (
@@ -231,9 +246,9 @@ contributed as (
         totals.value_moment,
         totals.value_min,
         totals.value_max,
-        latest.value,
+        case when totals.added_count = 1 then totals.value_max else latest.value end,
         totals.latest_at,
-        latest.fingerprint,
+        case when totals.added_count = 1 then totals.added_fingerprint else latest.fingerprint end,
         totals.event_digest,
         totals.payload_digest
     from totals
