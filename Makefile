@@ -14,7 +14,7 @@ demo: $(INSTALLED) ## sample usage through the whole pipeline: invoices, and the
 	@$(BIN)/metering demo
 
 test: $(INSTALLED) ## the whole test suite, on a PostgreSQL of its own
-	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 soak: $(INSTALLED) ## random histories, and kills at random moments: an hour
 	@$(BIN)/python -m tests.soak histories kills server-kills

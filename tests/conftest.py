@@ -37,6 +37,15 @@ CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "of
 TEMPLATE = "metering_template"
 
 
+SLOW = ("tests/browser", "tests/scenarios", "tests/test_benchmarks.py", "tests/fuzz")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes go first, so that no worker is left alone with one in the end."""
+    slow = tuple(str(PROJECT_ROOT / place) for place in SLOW)
+    items.sort(key=lambda item: not str(item.path).startswith(slow))
+
+
 @pytest.fixture(scope="session")
 def server_home() -> Iterator[Path]:
     """A home that PostgreSQL's user can enter, even as root, where pytest's own are closed."""
