@@ -1,6 +1,7 @@
 {#
   The catalog's tables as they are loaded: the key and each column's kind, in the order of the tables
-  of schema catalog. A kind that ends in ? may be empty. Everything arrives as text; this is the one
+  of schema catalog. A kind that ends in ? may be empty; one that ends in = and a
+  value may be empty and then means that value. Everything arrives as text; this is the one
   place that says what a column must look like, how it is cast, and what to tell whoever wrote it.
 #}
 {% macro catalog_tables() -%}
@@ -29,23 +30,39 @@
         'plans': {
             'key': ['plan_id'],
             'columns': {
-                'plan_id': 'text', 'name': 'text', 'currency': 'text', 'billing_interval': 'month',
-                'minimum_document_amount': 'number',
+                'plan_id': 'text', 'name': 'text', 'currency': 'text', 'billing_interval': 'day|week|month|quarter|half_year|year',
+                'interval_count': 'count=1', 'minimum_document_amount': 'number',
             },
         },
         'charges': {
             'key': ['charge_id', 'version'],
             'columns': {
-                'charge_id': 'text', 'version': 'whole', 'plan_id': 'text', 'component': 'usage|flat',
-                'metric': 'text?', 'dimension_route': 'object', 'charge_model': 'per_unit|graduated|flat',
+                'charge_id': 'text', 'version': 'whole', 'plan_id': 'text', 'component': 'usage|flat|commitment',
+                'metric': 'text?', 'dimension_route': 'object',
+                'charge_model': 'per_unit|graduated|volume|package|percentage|graduated_percentage|matrix|dynamic|flat',
                 'timing': 'arrears|advance', 'description': 'text', 'effective_from': 'date',
+                'takes_effect': 'next_period|at_once=next_period',
+                'billing_interval': 'day|week|month|quarter|half_year|year?', 'interval_count': 'count?',
+                'conversion_operation': 'multiply|divide?', 'conversion_factor': 'number?',
+                'quantity_rounding': 'round|ceiling|floor?', 'quantity_digits': 'digits=0',
+                'included_quantity': 'allowance=0', 'package_size': 'number?', 'discount_percent': 'number=0',
+                'discount_amount': 'number=0', 'maximum_amount': 'number?', 'minimum_amount': 'number=0',
+                'prorated': 'boolean=true',
             },
         },
         'charge_tiers': {
             'key': ['charge_id', 'version', 'tier'],
             'columns': {
                 'charge_id': 'text', 'version': 'whole', 'tier': 'whole', 'up_to': 'number?',
-                'unit_amount': 'number', 'flat_amount': 'number',
+                'unit_amount': 'number', 'flat_amount': 'number', 'rate_percent': 'number=0',
+                'dimension_values': 'object={}',
+            },
+        },
+        'percentage_terms': {
+            'key': ['charge_id', 'version'],
+            'columns': {
+                'charge_id': 'text', 'version': 'whole', 'amount_per_event': 'number=0', 'free_events': 'whole?',
+                'free_amount': 'number?', 'minimum_per_event': 'number?', 'maximum_per_event': 'number?',
             },
         },
         'subscriptions': {
@@ -53,12 +70,23 @@
             'columns': {
                 'subscription_id': 'text', 'version': 'whole', 'tenant_id': 'text', 'plan_id': 'text',
                 'time_zone': 'zone', 'anchor_date': 'date', 'anchor_time': 'time', 'started_at': 'instant',
-                'ended_at': 'instant?', 'recorded_at': 'instant', 'recorded_by': 'text',
+                'trial_ends_at': 'instant?', 'ended_at': 'instant?', 'recorded_at': 'instant', 'recorded_by': 'text',
             },
         },
         'tax_rates': {
-            'key': ['tenant_id', 'tax_code', 'effective_from'],
-            'columns': {'tenant_id': 'text', 'tax_code': 'text', 'rate': 'number', 'effective_from': 'date'},
+            'key': ['tenant_id', 'tax_code', 'charge_id', 'effective_from'],
+            'columns': {
+                'tenant_id': 'text', 'tax_code': 'text', 'charge_id': 'text?', 'rate': 'number',
+                'effective_from': 'date',
+            },
+        },
+        'coupons': {
+            'key': ['coupon_id'],
+            'columns': {
+                'coupon_id': 'text', 'tenant_id': 'text', 'subscription_id': 'text?', 'currency': 'text?',
+                'percent': 'number?', 'amount': 'number?', 'effective_from': 'date', 'effective_until': 'date?',
+                'document_limit': 'count?', 'description': 'text',
+            },
         },
         'corrections': {
             'key': ['correction_id'],
@@ -79,9 +107,13 @@
         ('charges', ['plan_id'], 'plans', ['plan_id']),
         ('charges', ['metric'], 'metrics', ['metric']),
         ('charge_tiers', ['charge_id', 'version'], 'charges', ['charge_id', 'version']),
+        ('percentage_terms', ['charge_id', 'version'], 'charges', ['charge_id', 'version']),
         ('subscriptions', ['tenant_id'], 'tenants', ['tenant_id']),
         ('subscriptions', ['plan_id'], 'plans', ['plan_id']),
         ('tax_rates', ['tenant_id'], 'tenants', ['tenant_id']),
+        ('coupons', ['tenant_id'], 'tenants', ['tenant_id']),
+        ('coupons', ['subscription_id'], 'subscriptions', ['subscription_id']),
+        ('coupons', ['currency'], 'currencies', ['currency']),
         ('corrections', ['charge_id', 'version'], 'charges', ['charge_id', 'version']),
         ('corrections', ['subscription_id'], 'subscriptions', ['subscription_id']),
     ]) }}
@@ -95,8 +127,14 @@
         {{ column }} ~ '^-?[0-9]{1,20}([.][0-9]{1,18})?$'
     {%- elif kind == 'whole' -%}
         {{ column }} ~ '^(0|[1-9][0-9]{0,8})$'
+    {%- elif kind == 'count' -%}
+        {{ column }} ~ '^[1-9][0-9]{0,2}$'
     {%- elif kind == 'minor_digits' -%}
         {{ column }} ~ '^[0-6]$'
+    {%- elif kind == 'digits' -%}
+        {{ column }} ~ '^(0|-?[1-9]|1[0-8])$'
+    {%- elif kind == 'allowance' -%}
+        {{ column }} ~ '^([0-9]{1,20}([.][0-9]{1,18})?|unlimited)$'
     {%- elif kind == 'boolean' -%}
         {{ column }} in ('true', 'false')
     {%- elif kind == 'date' -%}
@@ -147,6 +185,9 @@
         'text': 'write a text of 1 to 255 bytes without spaces around it',
         'number': 'write a decimal number with a point, as 12.5 (at most 20 digits before and 18 after it)',
         'whole': 'write a whole number, as 1',
+        'count': 'write a whole number from 1 to 999',
+        'digits': 'write a number of digits after the point, -9 to 18 (negative: tens, hundreds)',
+        'allowance': 'write a decimal number as 1000, or unlimited',
         'minor_digits': 'write the number of digits after the point, 0 to 6',
         'boolean': 'write true or false',
         'date': 'write a date, as 2026-01-31',
@@ -159,11 +200,28 @@
     {{ words.get(kind) or 'write one of: ' ~ kind.replace('|', ', ') }}
 {%- endmacro %}
 
+{# What a kind says: base (how it looks), optional, and what an empty one means. #}
+{% macro catalog_kind(kind) -%}
+    {%- set parts = kind.rstrip('?').split('=') -%}
+    {{ return({
+        'base': parts[0], 'optional': kind.endswith('?') or parts | length > 1,
+        'default': parts[1] if parts | length > 1 else none,
+    }) }}
+{%- endmacro %}
+
+{# A text as it counts: an empty one is the kind's default, or null. #}
+{% macro catalog_text(column, kind) -%}
+    {%- set default = catalog_kind(kind).default -%}
+    {{ "coalesce(" ~ column ~ ", '" ~ default ~ "')" if default is not none else column }}
+{%- endmacro %}
+
 {# A text cast to its kind; an empty one is null. #}
 {% macro catalog_cast(column, kind) -%}
     {%- if kind == 'number' -%}
         trim_scale({{ column }}::numeric)
-    {%- elif kind in ('whole', 'minor_digits') -%}
+    {%- elif kind == 'allowance' -%}
+        case {{ column }} when 'unlimited' then 'Infinity' else trim_scale({{ column }}::numeric) end
+    {%- elif kind in ('whole', 'count', 'digits', 'minor_digits') -%}
         {{ column }}::integer
     {%- elif kind in ('boolean', 'date', 'time') -%}
         {{ column }}::{{ kind }}
@@ -183,10 +241,12 @@
     {%- set columns = catalog_tables()[table]['columns'] -%}
     select
         {%- for column, kind in columns.items() %}
-        {% if kind.rstrip('?') == 'names' -%}
-        case when {{ catalog_fits(column, 'names') }} then {{ column }}::jsonb end as {{ column }}
+        {%- set base = catalog_kind(kind).base -%}
+        {%- set text = catalog_text(column, kind) %}
+        {% if base == 'names' -%}
+        case when {{ catalog_fits(text, base) }} then {{ text }}::jsonb end as {{ column }}
         {%- else -%}
-        case when {{ catalog_fits(column, kind.rstrip('?')) }} then {{ catalog_cast(column, kind.rstrip('?')) }} end as {{ column }}
+        case when {{ catalog_fits(text, base) }} then {{ catalog_cast(text, base) }} end as {{ column }}
         {%- endif -%}
         {{ ',' if not loop.last }}
         {%- endfor %}

@@ -43,26 +43,52 @@ create table catalog.plans (
     plan_id text primary key,
     name text not null,
     currency text not null references catalog.currencies deferrable initially deferred,
-    billing_interval text not null check (billing_interval = 'month'),
+    billing_interval text not null check (
+        billing_interval in ('day', 'week', 'month', 'quarter', 'half_year', 'year')
+    ),
+    interval_count integer not null check (interval_count > 0),
     minimum_document_amount numeric not null
 );
 
--- A charge in its versions. A period is priced by the version in force at its start.
+-- A charge in its versions. A period is priced by the version in force at its start, unless a version takes
+-- effect at once: then the period is cut there. Without an interval of its own a charge has the plan's.
+-- Of unlimited units included_quantity is infinite.
 create table catalog.charges (
     charge_id text not null,
     version integer not null,
     plan_id text not null references catalog.plans deferrable initially deferred,
-    component text not null check (component in ('usage', 'flat')),
+    component text not null check (component in ('usage', 'flat', 'commitment')),
     metric text collate "C" references catalog.metrics deferrable initially deferred,
     dimension_route jsonb not null,
-    charge_model text not null check (charge_model in ('per_unit', 'graduated', 'flat')),
+    charge_model text not null check (
+        charge_model in (
+            'per_unit', 'graduated', 'volume', 'package', 'percentage', 'graduated_percentage', 'matrix', 'dynamic',
+            'flat'
+        )
+    ),
     timing text not null check (timing in ('arrears', 'advance')),
     description text not null,
     effective_from date not null,
+    takes_effect text not null check (takes_effect in ('next_period', 'at_once')),
+    billing_interval text check (billing_interval in ('day', 'week', 'month', 'quarter', 'half_year', 'year')),
+    interval_count integer check (interval_count > 0),
+    conversion_operation text check (conversion_operation in ('multiply', 'divide')),
+    conversion_factor numeric check (conversion_factor > 0),
+    quantity_rounding text check (quantity_rounding in ('round', 'ceiling', 'floor')),
+    quantity_digits integer not null,
+    included_quantity numeric not null check (included_quantity >= 0),
+    package_size numeric check (package_size > 0),
+    discount_percent numeric not null check (discount_percent >= 0),
+    discount_amount numeric not null check (discount_amount >= 0),
+    maximum_amount numeric check (maximum_amount >= 0),
+    minimum_amount numeric not null check (minimum_amount >= 0),
+    prorated boolean not null,
     primary key (charge_id, version)
 );
 
--- Prices: per_unit and flat have the one tier 1. up_to is cumulative and inclusive; null is open.
+-- Prices. Only graduated, volume, graduated_percentage and matrix have more than the one tier 1. up_to is
+-- cumulative and inclusive; null is open. The rows of a matrix name dimension values instead; {} is the default.
+-- A package's price is its flat_amount; a percentage has its rate_percent.
 create table catalog.charge_tiers (
     charge_id text not null,
     version integer not null,
@@ -70,12 +96,28 @@ create table catalog.charge_tiers (
     up_to numeric,
     unit_amount numeric not null,
     flat_amount numeric not null,
+    rate_percent numeric not null,
+    dimension_values jsonb not null,
     primary key (charge_id, version, tier),
     foreign key (charge_id, version) references catalog.charges deferrable initially deferred
 );
 
+-- What a percentage charge says of each event: a fixed amount, limits, and how much is free (by number or by
+-- amount, whichever ends first ends both).
+create table catalog.percentage_terms (
+    charge_id text not null,
+    version integer not null,
+    amount_per_event numeric not null,
+    free_events integer,
+    free_amount numeric,
+    minimum_per_event numeric,
+    maximum_per_event numeric,
+    primary key (charge_id, version),
+    foreign key (charge_id, version) references catalog.charges deferrable initially deferred
+);
+
 -- Who has which plan from when to when, in versions: the newest recorded one counts. The anchor is a
--- wall time in the subscription's zone, midnight unless stated.
+-- wall time in the subscription's zone, midnight unless stated. Until the trial ends nothing is charged.
 create table catalog.subscriptions (
     subscription_id text not null,
     version integer not null,
@@ -85,6 +127,7 @@ create table catalog.subscriptions (
     anchor_date date not null,
     anchor_time time not null default '00:00',
     started_at timestamptz not null,
+    trial_ends_at timestamptz,
     ended_at timestamptz,
     recorded_at timestamptz not null,
     recorded_by text not null,
@@ -96,12 +139,31 @@ select distinct on (subscription_id) *
 from catalog.subscriptions
 order by subscription_id, version desc;
 
+-- In percent, on each line; a row that names a charge goes before one that does not.
 create table catalog.tax_rates (
     tenant_id text collate "C" not null references catalog.tenants deferrable initially deferred,
     tax_code text not null,
+    charge_id text,
     rate numeric not null,
     effective_from date not null,
-    primary key (tenant_id, tax_code, effective_from)
+    unique nulls not distinct (tenant_id, tax_code, charge_id, effective_from)
+);
+
+-- Reductions of whole documents: a percentage, or an amount that is used up. Without a subscription it is for
+-- each of the tenant's; document_limit is the number of documents that it may reduce.
+create table catalog.coupons (
+    coupon_id text primary key,
+    tenant_id text collate "C" not null references catalog.tenants deferrable initially deferred,
+    subscription_id text,
+    currency text references catalog.currencies deferrable initially deferred,
+    percent numeric check (percent > 0),
+    amount numeric check (amount > 0),
+    effective_from date not null,
+    effective_until date,
+    document_limit integer check (document_limit > 0),
+    description text not null,
+    check ((percent is null) <> (amount is null)),
+    check ((amount is null) = (currency is null))
 );
 
 -- The only way to price an issued period anew: who, why, and with which version.

@@ -53,7 +53,7 @@ insert into catalog.{{ table }} (
 )
 select
     {%- for column, kind in fields['columns'].items() %}
-    {{ catalog_cast(column, kind.rstrip('?')) }}{{ ',' if not loop.last }}
+    {{ catalog_cast(catalog_text(column, kind), catalog_kind(kind).base) }}{{ ',' if not loop.last }}
     {%- endfor %}
 from {{ ref(table) }};
 

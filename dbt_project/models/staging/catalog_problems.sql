@@ -157,9 +157,9 @@ incoming as (
         {%- for column, kind in fields['columns'].items() %}
         (
             '{{ column }}', loaded.{{ column }},
-            {% if kind.endswith('?') -%}
-            loaded.{{ column }} is null or {{ catalog_fits('loaded.' ~ column, kind.rstrip('?')) }},
-            '{{ catalog_expectation(kind.rstrip('?')) }}'
+            {% if catalog_kind(kind).optional -%}
+            loaded.{{ column }} is null or {{ catalog_fits('loaded.' ~ column, catalog_kind(kind).base) }},
+            '{{ catalog_expectation(catalog_kind(kind).base) }}'
             {%- else -%}
             loaded.{{ column }} is not null and {{ catalog_fits('loaded.' ~ column, kind) }},
             case when loaded.{{ column }} is null then 'is empty: ' else '' end || '{{ catalog_expectation(kind) }}'
@@ -182,7 +182,7 @@ incoming as (
 
 {% endfor -%}
 empty_tables as (
-    {% for table in tables if table not in ('tax_rates', 'corrections') -%}
+    {% for table in tables if table not in ('percentage_terms', 'tax_rates', 'coupons', 'corrections') -%}
     select
         '{{ table }}' as catalog_table,
         '' as row_key,
