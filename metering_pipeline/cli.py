@@ -91,8 +91,8 @@ def run(
 ) -> None:
     """Materialize landing hours, from the files to the drafts, as one run.
 
-    --dry-run lands, posts and rolls up for real, in one transaction that is undone: it takes about as
-    long as the run up to the daily usage, and keeps the pipeline's lock meanwhile. Whoever reads goes
+    --dry-run lands, posts, rolls up, rates and drafts for real, in one transaction that is undone: it says
+    which buckets would change and what each draft would come to. It takes about as long as the run, and keeps the pipeline's lock meanwhile. Whoever reads goes
     on and sees nothing of it, other runs wait. It may be stopped at any moment.
     """
     start, end = _hours(hour, first, last)

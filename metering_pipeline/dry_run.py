@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metering_pipeline import settings
-from metering_pipeline.changes import print_bucket_changes, print_row_changes
+from metering_pipeline.changes import print_bucket_changes, print_draft_changes, print_row_changes
 from metering_pipeline.execution import catalog_has_changed
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import open_database
@@ -64,4 +64,5 @@ def print_dry_run(console: Console, outcome: DryRun) -> None:
             f"{outcome.late_keys:,} keys of ledger.pending are beyond the lookback and would wait for the job "
             "late_arrivals."
         )
+    print_draft_changes(console, outcome.drafts, "Drafts that would change")
     console.print("Nothing was changed.")

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metering_pipeline import settings
-from metering_pipeline.changes import print_bucket_changes, print_row_changes
+from metering_pipeline.changes import print_bucket_changes, print_draft_changes, print_row_changes
 from metering_pipeline.postgres import open_database
 from metering_pipeline.progress import step
 from metering_pipeline.reconciliation.rebuild import Comparison, Sample, rebuild_ledger
@@ -116,6 +116,7 @@ def print_rebuilt(console: Console, rebuilt: Rebuilt, keep: bool) -> None:
     """Print the rollups' rows that were, or would be, changed."""
     print_row_changes(console, rebuilt.changes.tables, "Rollups against the ledger")
     print_bucket_changes(console, rebuilt.changes, "Hourly buckets")
+    print_draft_changes(console, rebuilt.drafts, "Drafts that would change")
     if rebuilt.owed:
         console.print(
             f"Not compared: {rebuilt.owed:,} keys that the rollups still owed; they were rolled up beforehand"

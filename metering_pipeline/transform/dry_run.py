@@ -18,6 +18,7 @@ from metering_pipeline.transform.posting import (
     HOURLY,
     LEDGER,
     Changes,
+    DraftChange,
     Posting,
     posting_errors,
 )
@@ -36,7 +37,7 @@ class Posted:
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would do. Money is not in it: rating would come after the rollups, in the same transaction.
+    """What a run would do, stage by stage, and to which drafts.
 
     Late keys: pending beyond the lookback, left to a run of the job late_arrivals.
     """
@@ -45,10 +46,11 @@ class DryRun:
     posted: tuple[Posted, ...]
     rollups: Changes
     late_keys: int
+    drafts: tuple[DraftChange, ...]
 
 
 def dry_run(database: Database, settings: Settings, window: Window) -> DryRun:
-    """Run the landing hours of the window up to the daily usage, look at what has changed, and undo all.
+    """Run the landing hours of the window up to the drafts, look at what has changed, and undo all.
 
     The transaction holds the pipeline's lock, so whoever writes waits, and who reads sees nothing of it; a
     connection that ends, however it ends, undoes it. Raises SourceError, DbtError, PostingError.
@@ -68,12 +70,15 @@ def dry_run(database: Database, settings: Settings, window: Window) -> DryRun:
         *first, last = windows
         _post(posting, [CONTRIBUTIONS, HOURLY], [*first, Window(last.start, END_OF_TIME)])
         _post(posting, [DAILY], [window])
+        log.info("rating")
+        posting.rate()
         [(late_keys,)] = posting.rows("select count(*) from rollups.late_arrivals")
         return DryRun(
             tuple(landed),
             tuple(Posted(table, posted[table, 1], posted[table, -1]) for table in _TABLES),
             posting.changes(),
             late_keys,
+            posting.draft_changes(),
         )
 
 

@@ -4,10 +4,12 @@ dbt commits each model that it runs. So here dbt renders the SQL only, and it is
 that may land too: the very statements of an ordinary run, in one transaction where that is wanted.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +25,7 @@ LEDGER = "metering.ledger.usage_events"
 CONTRIBUTIONS = "usage_contributions"
 HOURLY = "usage_hourly"
 DAILY = "usage_daily"
+RATING = ("billing_periods", "period_usage_daily", "rated_lines", "draft_invoices")
 
 
 class PostingError(MeteringError):
@@ -69,6 +72,42 @@ class Changes:
     @property
     def differing(self) -> int:
         return sum(table.differing for table in self.tables)
+
+
+@dataclass(frozen=True)
+class LineChange:
+    """A line of a draft: what it charges before and after, of what quantity. Absent is 0."""
+
+    charge_id: str
+    component: str
+    slice_start: datetime
+    slice_end: datetime
+    quantity_before: Decimal
+    quantity_after: Decimal
+    amount_before: Decimal
+    amount_after: Decimal
+
+
+@dataclass(frozen=True)
+class DraftChange:
+    """A draft whose lines change: the sum of its lines before and after (an absent draft is 0).
+
+    Adjusts: the issued documents whose lines it adjusts, by number. Lines: those that change, for the
+    first few drafts only.
+    """
+
+    draft_id: str
+    tenant_id: str
+    currency: str
+    total_before: Decimal
+    total_after: Decimal
+    lines_changed: int
+    adjusts: str
+    lines: tuple[LineChange, ...] = ()
+
+
+DETAILED_DRAFTS = 20
+"""Drafts whose lines are told one by one: those whose total changes most."""
 
 
 @contextmanager
@@ -142,6 +181,30 @@ class Posting:
                 for events, quantities in [(events_and_quantities[:2], events_and_quantities[2:])]
             ),
         )
+
+    def rate(self) -> None:
+        """Rate what has changed and draft it. What the drafts were before is remembered for draft_changes."""
+        self.call("remember_money")
+        self.post(RATING, self._window)
+
+    def draft_changes(self) -> tuple[DraftChange, ...]:
+        """The drafts that the rating changed, the largest change first."""
+        drafts = self.rows(self._text("draft_changes"))
+        names = "\n".join(draft_id for draft_id, *_ in drafts[:DETAILED_DRAFTS])
+        lines: defaultdict[str, list[LineChange]] = defaultdict(list)
+        for draft_id, charge, component, start, end, *figures in self.rows(
+            self._text("draft_line_changes"), names
+        ):
+            lines[draft_id].append(
+                LineChange(charge, component, start, end, *map(Decimal, figures))
+            )
+        return tuple(
+            DraftChange(
+                draft_id, tenant, currency, Decimal(before), Decimal(after), changed, adjusts,
+                tuple(lines[draft_id]),
+            )
+            for draft_id, tenant, currency, before, after, changed, adjusts in drafts
+        )  # fmt: skip
 
     def _text(self, macro: str, window: Window | None = None) -> str:
         return compiled_text(self._database, "{{ " + macro + "() }}", window or self._window)

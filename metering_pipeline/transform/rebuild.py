@@ -16,6 +16,7 @@ from metering_pipeline.transform.posting import (
     DAILY,
     HOURLY,
     Changes,
+    DraftChange,
     Posting,
     posting_errors,
 )
@@ -27,10 +28,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A rebuild's outcome. Owed: keys of ledger.pending that were rolled up first, since they are no fault."""
+    """A rebuild's outcome. Owed: keys of ledger.pending that were rolled up first, since they are no fault.
+
+    Drafts: those that would change; of a rebuild that is kept none, the next run rates what it changed.
+    """
 
     owed: int
     changes: Changes
+    drafts: tuple[DraftChange, ...] = ()
 
 
 def rebuild_rollups(
@@ -40,7 +45,7 @@ def rebuild_rollups(
 
     Without start and end: of all landing hours. What the rollups owe is rolled up first, the range's late
     arrivals included. With keep each part of the range is a transaction of its own under the pipeline's
-    lock; without, all is one that is undone. None if nothing has landed. Raises DbtError, PostingError.
+    lock; without, all is one that is undone, and goes on to the drafts. None if nothing has landed. Raises DbtError, PostingError.
     """
     window = Window(start, end) if start and end else _everything(database)
     if window is None:
@@ -60,7 +65,11 @@ def rebuild_rollups(
             if keep:
                 connection.commit()
             log.info("rollups: part %s of %s built anew", number, len(windows))
-        return Rebuilt(owed, posting.changes())
+        if keep:
+            return Rebuilt(owed, posting.changes())
+        posting.lock()
+        posting.rate()
+        return Rebuilt(owed, posting.changes(), posting.draft_changes())
 
 
 def _everything(database: Database) -> Window | None:

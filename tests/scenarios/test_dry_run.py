@@ -25,6 +25,7 @@ from metering_pipeline.postgres import PIPELINE_LOCK, open_database
 from metering_pipeline.settings import HOUR, PROJECT_ROOT
 from metering_pipeline.transform.dbt import run_dbt
 from metering_pipeline.transform.dry_run import DryRun, dry_run
+from metering_pipeline.transform.posting import DETAILED_DRAFTS
 from tests.scenarios.conftest import Pipeline
 
 DAY = date(2026, 1, 10)
@@ -124,10 +125,22 @@ def sizes(pipeline: Pipeline) -> Counter[str]:
     return Counter({t: pipeline.rows(f"select count(*) from ledger.{t}")[0][0] for t in tables})
 
 
+def draft_lines(pipeline: Pipeline) -> dict[Any, tuple[Decimal, Decimal]]:
+    """Quantity and amount of each line of the drafts."""
+    return {
+        tuple(key): (quantity, amount)
+        for *key, quantity, amount in pipeline.rows(
+            "select draft_id, charge_id, component, slice_start, slice_end, quantity, amount"
+            " from invoices.draft_invoice_lines"
+        )
+    }
+
+
 def test_the_run_does_what_the_dry_run_said(half_landed: Pipeline) -> None:
     pipeline = half_landed
     rollups = ("usage_contributions", "usage_hourly", "usage_daily")
     everything = contents(pipeline)
+    drafted = draft_lines(pipeline)
     posted, rolled = sizes(pipeline), {table: buckets(pipeline, table) for table in rollups}
     said = rehearsed(pipeline)
     assert contents(pipeline) == everything
@@ -170,13 +183,41 @@ def test_the_run_does_what_the_dry_run_said(half_landed: Pipeline) -> None:
     assert late == [(said.late_keys,)]
     assert said.late_keys > 0
 
+    drafted_after = draft_lines(pipeline)
+    nothing = (Decimal(0), Decimal(0))
+    sides = {
+        key: drafted.get(key, nothing) + drafted_after.get(key, nothing)
+        for key in drafted.keys() | drafted_after.keys()
+    }
+    changed = {key: figures for key, figures in sides.items() if figures[1] != figures[3]}
+    by_draft = Counter(key[0] for key in changed)
+    assert {each.draft_id: each.lines_changed for each in said.drafts} == by_draft
+    assert {each.draft_id: each.total_after - each.total_before for each in said.drafts} == {
+        draft: sum(
+            after - before for key, (_, before, _, after) in changed.items() if key[0] == draft
+        )
+        for draft in by_draft
+    }
+    detailed = {each.draft_id: each.lines for each in said.drafts if each.lines}
+    assert len(detailed) == min(len(by_draft), DETAILED_DRAFTS)
+    assert {
+        (draft, line.charge_id, line.component, line.slice_start, line.slice_end): (
+            *(line.quantity_before, line.amount_before),
+            *(line.quantity_after, line.amount_after),
+        )
+        for draft, lines in detailed.items()
+        for line in lines
+    } == {key: figures for key, figures in changed.items() if key[0] in detailed}
+
     again = rehearsed(pipeline)
     assert again.rollups.differing == 0
+    assert again.drafts == ()
     assert {(each.added, each.removed) for each in again.posted} == {(0, 0)}
     printed = StringIO()
     for outcome in (said, again):
         print_dry_run(Console(file=printed, width=80), outcome)
     assert printed.getvalue().count("Hourly buckets that would change") == 1
+    assert printed.getvalue().count("Drafts that would change") == 1
     assert printed.getvalue().count("Nothing was changed.") == 2
 
 
