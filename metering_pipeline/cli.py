@@ -1,8 +1,11 @@
 """The command line ``metering``."""
 
 import logging
+import re
 import sys
-from datetime import date, datetime
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -248,6 +251,118 @@ def issue(
         billing.issue_date(console, billing_date, preview)
     elif by and why:
         billing.decide(console, release=release, stop=stop, by=by, why=why)
+
+
+class Month(click.ParamType[datetime]):
+    """A calendar month in UTC, written 2026-01."""
+
+    name = "month"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return datetime.strptime(str(value), "%Y-%m").replace(tzinfo=UTC)
+        except ValueError:
+            self.fail(f"{value!r}: write a month as 2026-01", param, ctx)
+
+
+class Quantity(click.ParamType[Decimal]):
+    """A quantity: a plain decimal number, at most 20 digits before and 18 after the point."""
+
+    name = "quantity"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Decimal:
+        if not re.fullmatch(r"[0-9]{1,20}([.][0-9]{1,18})?", str(value), re.ASCII):
+            self.fail(f"{value!r}: write a decimal number as 1250000 or 0.5", param, ctx)
+        return Decimal(str(value))
+
+
+@cli.command()
+@click.option("--plan", "plans", multiple=True, help="The plan; several are compared.")
+@click.option("--metric", help="Of which metric the quantities are.")
+@click.option("--quantity", "quantities", type=Quantity(), multiple=True, help="How much of it.")
+@click.option("--dimension", "dimensions", multiple=True, help="A dimension of it, as model=small.")
+@click.option("--day", "first_day", type=Day(), help="First day of the period; default: today.")
+@click.option("--tenant", help="A tenant's real usage instead of a quantity.")
+@click.option("--month", type=Month(), help="Of the billing periods that begin in it.")
+@click.option(
+    "--catalog",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder of CSV files that replace the seeds of the same names.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the cost by quantity (.png, .svg).",
+)
+def quote(
+    plans: tuple[str, ...],
+    metric: str | None,
+    quantities: tuple[Decimal, ...],
+    dimensions: tuple[str, ...],
+    first_day: date | None,
+    tenant: str | None,
+    month: datetime | None,
+    catalog: Path | None,
+    plot: Path | None,
+) -> None:
+    """What usage would cost, by the very models that rate it; nothing is kept.
+
+    \b
+    --plan P --metric M --quantity Q   a period of the plan with this quantity, and nothing else used
+    --tenant T --month 2026-01         a tenant's periods as rated, and under --plan or --catalog
+    --catalog DIR --month 2026-01      all tenants' periods under a changed catalog, as a difference
+
+    As if nothing had been issued: no price is pinned. Coupons, credits and taxes are not in it. It rates
+    in one transaction that is undone, and keeps the pipeline's lock meanwhile.
+    """
+    from metering_pipeline import quote as quotes
+    from metering_pipeline.partitions import Window
+
+    if quantities:
+        if not plans or metric is None or tenant or month:
+            raise click.UsageError(
+                "A quantity needs --plan and --metric, without --tenant and --month."
+            )
+        quotes.quote_quantities(
+            console,
+            plans,
+            metric,
+            quantities,
+            _dimensions(dimensions),
+            first_day or settings.load().now().date(),
+            catalog,
+            plot,
+        )
+        return
+    if month is None or metric or dimensions or first_day or plot:
+        raise click.UsageError(
+            "Give --plan, --metric and --quantity; or --month, with --tenant or --catalog."
+        )
+    window = Window(month, (month + timedelta(days=31)).replace(day=1))
+    if tenant is not None and len(plans) <= 1:
+        quotes.quote_tenant(console, window, tenant, plans[0] if plans else None, catalog)
+    elif tenant is None and catalog is not None and not plans:
+        quotes.quote_month(console, window, catalog)
+    else:
+        raise click.UsageError(
+            "A month needs --tenant (with at most one --plan), or --catalog alone."
+        )
+
+
+def _dimensions(given: Iterable[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    wrong = [
+        text for text, (name, sign, _) in zip(given, pairs, strict=True) if not (name and sign)
+    ]
+    if wrong:
+        raise click.UsageError(f"--dimension {wrong[0]}: write name=value.")
+    return {name: value for name, _, value in pairs}
 
 
 @cli.command()

@@ -71,6 +71,55 @@ where amount_before <> amount_after and draft_id = any(string_to_array($1::text,
 order by draft_id, slice_start, charge_id, component
 {%- endmacro %}
 
+{# The rated lines whose slice starts in [$1, $2), of the tenants $3 (a line each), as they were and as they are. #}
+{% macro rated_lines_compared() -%}
+{% for relation, which in [('former_rated_lines', 'before'), ('rating.rated_lines', 'after')] -%}
+select
+    '{{ which }}' as side,
+    lines.tenant_id,
+    lines.subscription_id,
+    lines.charge_id,
+    coalesce(charges.description, lines.charge_id) as description,
+    lines.component,
+    lines.metric,
+    lines.slice_start,
+    lines.slice_end,
+    lines.quantity::text,
+    lines.amount::text,
+    lines.currency
+from {{ relation }} as lines
+left join catalog.charges on lines.charge_id = charges.charge_id and lines.charge_version = charges.version
+where
+    lines.slice_start >= $1::timestamptz
+    and lines.slice_start < $2::timestamptz
+    and lines.tenant_id = any(string_to_array($3::text, e'\n'))
+{{ 'union all' if not loop.last }}
+{% endfor -%}
+order by tenant_id, subscription_id, slice_start, charge_id, component
+{%- endmacro %}
+
+{# What the rated lines whose slice starts in [$1, $2) come to for each tenant, before and after. #}
+{% macro rated_totals_compared() -%}
+select
+    tenant_id,
+    currency,
+    count(*) filter (where coalesce(former.amount, 0) <> coalesce(standing.amount, 0)) as lines,
+    coalesce(sum(former.amount), 0)::text as total_before,
+    coalesce(sum(standing.amount), 0)::text as total_after
+from (
+    select *
+    from former_rated_lines
+    where slice_start >= $1::timestamptz and slice_start < $2::timestamptz
+) as former
+full join (
+    select *
+    from rating.rated_lines
+    where slice_start >= $1::timestamptz and slice_start < $2::timestamptz
+) as standing using (tenant_id, subscription_id, charge_id, component, slice_start, currency)
+group by tenant_id, currency
+order by tenant_id, currency
+{%- endmacro %}
+
 {# A line that moves to another draft leaves the one and comes to the other. #}
 {% macro _compared_draft_lines() -%}
 select

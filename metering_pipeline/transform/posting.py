@@ -153,6 +153,10 @@ class Posting:
         """Send what a macro of the dbt project says for a window."""
         self.send(self._text(macro, window))
 
+    def ask(self, macro: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """The rows of the query that a macro of the dbt project says."""
+        return self.rows(self._text(macro), *parameters)
+
     def post(self, models: Sequence[str], window: Window) -> None:
         """Run models in order, as the materialization does; what they change is remembered once watched."""
         for script in compiled_models(self._database, models, window):
@@ -169,8 +173,8 @@ class Posting:
 
     def changes(self) -> Changes:
         """How the rollups' rows differ from what they were before."""
-        tables = self.rows(self._text("row_changes"))
-        buckets = self.rows(self._text("bucket_changes"))
+        tables = self.ask("row_changes")
+        buckets = self.ask("bucket_changes")
         return Changes(
             tuple(RowChanges(*table) for table in tables),
             tuple(
@@ -189,11 +193,11 @@ class Posting:
 
     def draft_changes(self) -> tuple[DraftChange, ...]:
         """The drafts that the rating changed, the largest change first."""
-        drafts = self.rows(self._text("draft_changes"))
+        drafts = self.ask("draft_changes")
         names = "\n".join(draft_id for draft_id, *_ in drafts[:DETAILED_DRAFTS])
         lines: defaultdict[str, list[LineChange]] = defaultdict(list)
-        for draft_id, charge, component, start, end, *figures in self.rows(
-            self._text("draft_line_changes"), names
+        for draft_id, charge, component, start, end, *figures in self.ask(
+            "draft_line_changes", names
         ):
             lines[draft_id].append(
                 LineChange(charge, component, start, end, *map(Decimal, figures))

@@ -113,6 +113,7 @@ issued as (
         lines.charge_version
     from invoices.issued_invoice_lines as lines
     inner join invoices.issued_invoices as documents on lines.invoice_number = documents.invoice_number
+    where not {{ rating_afresh() }}
     order by
         lines.subscription_id, lines.charge_id, lines.component, lines.slice_start,
         documents.issued_at desc, documents.series_number desc, lines.line_number desc

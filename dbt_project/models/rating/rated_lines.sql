@@ -190,6 +190,7 @@ where
     and metered.full_days = lines.full_days
     and metered.event_digest = lines.event_digest
     and metered.payload_digest = lines.payload_digest
+    and not {{ rating_afresh() }}
     and exists (
         select 1
         from invoices.issued_invoice_lines as issued

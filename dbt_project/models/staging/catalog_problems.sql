@@ -477,8 +477,8 @@ issued_changes as (
         where incoming.row_key is not null and incoming.content -> old.key is distinct from old.value
     ) as changed on true
     where
-        incoming.row_key is null
-        or changed.column_names is not null
+        not {{ rating_afresh() }}
+        and (incoming.row_key is null or changed.column_names is not null)
     union all
     select
         'charge_tiers',
@@ -488,7 +488,8 @@ issued_changes as (
         'is new in a version that issued invoices refer to: take it out and add a new version'
     from typed_charge_tiers
     inner join issued_charges using (charge_id, version)
-    where exists (
+    where not {{ rating_afresh() }}
+    and exists (
         select 1
         from catalog.charges
         where charges.charge_id = issued_charges.charge_id and charges.version = issued_charges.version
