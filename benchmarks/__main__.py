@@ -55,6 +55,13 @@ BUCKETS_A_DAY = workload.TENANTS * workload.BUCKETS_A_TENANT_HOUR * 24
     show_default=True,
     help="Measure, instead of the rest, so many hours from file to rollup as Dagster runs.",
 )
+@click.option(
+    "--rating",
+    "subscriptions",
+    type=int,
+    multiple=True,
+    help="Measure, instead of the rest, rating and drafting the month of so many subscriptions.",
+)
 def main(
     events_per_day: int,
     days: tuple[int, ...],
@@ -62,6 +69,7 @@ def main(
     repeat: int,
     late: tuple[int, ...],
     hours: int,
+    subscriptions: tuple[int, ...],
 ) -> None:
     """Measure an hour of so many events a day, on each of the days."""
     console = Console(width=max(Console().width, 150))  # one line a step, in a file too
@@ -71,6 +79,11 @@ def main(
         wanted = (events_per_day * LANDED_BYTES + BUCKETS_A_DAY * BUCKET_BYTES) * hours // 24
     _check_disk(wanted)
     report = Report(console)
+    for count in subscriptions:
+        _measure_rating(report, count)
+    if subscriptions:
+        report.print()
+        return
     with tempfile.TemporaryDirectory(prefix="metering-bench-") as folder:
         Path(folder).chmod(0o755)
         end = timedelta(hours=hours) if hours else timedelta(days=max(days))
@@ -125,6 +138,19 @@ def _measure_through_dagster(report: Report, home: Path, events_per_day: int, ho
     from benchmarks.through_dagster import measure_hours
 
     measure_hours(report, home, events_per_day, hours)
+
+
+def _measure_rating(report: Report, subscriptions: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="metering-bench-") as folder:
+        Path(folder).chmod(0o755)
+        os.environ |= {
+            "METERING_HOME": folder,
+            "METERING_FIRST_HOUR": "2025-12-25T00",
+            "METERING_CLOCK": (FIRST_DAY + timedelta(days=35)).isoformat(),
+        }
+        from benchmarks.rating import measure_rating  # reads the settings of the environment
+
+        measure_rating(report, Path(folder), subscriptions)
 
 
 if __name__ == "__main__":
