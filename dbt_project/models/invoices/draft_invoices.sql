@@ -91,6 +91,8 @@ where
         or (not joined.was_billed and joined.quantity <> 0)
     );
 
+analyze due;
+
 -- 2. When each subscription is billed regularly: at a slice's start, or after its end and the grace period.
 -- A fee in advance that goes on is billed next where its last known slice ends.
 create temporary table regular_dates on commit drop as
@@ -112,6 +114,8 @@ inner join catalog.current_subscriptions as subscriptions
 where slices.timing = 'advance' and slices.charge_version is not null
 group by slices.subscription_id, subscriptions.ended_at
 having subscriptions.ended_at is null or max(slices.slice_end) < subscriptions.ended_at;
+
+analyze regular_dates;
 
 -- 3. The billing instant of each line. An adjustment waits for the subscription's first regular one after the
 -- last date issued in its series; after the subscription's end, for the next of every so many days.
@@ -167,6 +171,8 @@ from due
 cross join final_interval
 left join adjusted on due.kind = 'adjustment' and due.subscription_id = adjusted.subscription_id;
 
+analyze dated;
+
 -- 4. Small sums are carried forward: a document below the plan's minimum joins the subscription's next one,
 -- until together they reach it. Where no next billing is known, it goes as it is.
 create temporary table documents on commit drop as
@@ -200,35 +206,48 @@ carried as (
         on carried.subscription_id = totals.subscription_id
             and carried.currency = totals.currency
             and carried.place + 1 = totals.place
+),
+
+joined as (
+    select
+        subscription_id,
+        currency,
+        bill_at as gathered_at,
+        min(bill_at) filter (where abs(gathered) >= minimum) over from_here_on as reached_at,
+        max(bill_at) over from_here_on as last_at
+    from carried
+    window from_here_on as (
+        partition by subscription_id, currency
+        order by bill_at
+        rows between current row and unbounded following
+    )
+),
+
+waiting as (
+    select
+        joined.subscription_id,
+        joined.currency,
+        joined.gathered_at,
+        min(regular_dates.bill_at) as bill_at
+    from joined
+    inner join regular_dates
+        on joined.subscription_id = regular_dates.subscription_id and joined.last_at < regular_dates.bill_at
+    where joined.reached_at is null
+    group by joined.subscription_id, joined.currency, joined.gathered_at
 )
 
 select
-    carried.subscription_id,
-    carried.currency,
-    carried.bill_at as gathered_at,
-    coalesce(reached.bill_at, waiting.bill_at, last_one.bill_at) as bill_at
-from carried
-cross join lateral (
-    select max(later.bill_at) as bill_at
-    from carried as later
-    where later.subscription_id = carried.subscription_id and later.currency = carried.currency
-) as last_one
-cross join lateral (
-    select min(later.bill_at) as bill_at
-    from carried as later
-    where
-        later.subscription_id = carried.subscription_id
-        and later.currency = carried.currency
-        and later.bill_at >= carried.bill_at
-        and abs(later.gathered) >= later.minimum
-) as reached
-cross join lateral (
-    select min(regular_dates.bill_at) as bill_at
-    from regular_dates
-    where
-        regular_dates.subscription_id = carried.subscription_id
-        and regular_dates.bill_at > last_one.bill_at
-) as waiting;
+    joined.subscription_id,
+    joined.currency,
+    joined.gathered_at,
+    coalesce(joined.reached_at, waiting.bill_at, joined.last_at) as bill_at
+from joined
+left join waiting
+    on joined.subscription_id = waiting.subscription_id
+        and joined.currency = waiting.currency
+        and joined.gathered_at = waiting.gathered_at;
+
+analyze documents;
 
 -- 5. Replace the drafts.
 create temporary table drafted on commit drop as

@@ -1,0 +1,20 @@
+{# New statistics of tables that this transaction has made much larger: the next model would plan for a small
+   table, and join row by row. #}
+{% macro renew_statistics(tables) -%}
+do $$
+declare
+    grown text;
+begin
+    for grown in
+        select format('%I.%I', stats.schemaname, stats.relname)
+        from pg_stat_xact_user_tables as stats
+        inner join pg_class as tables on stats.relid = tables.oid
+        where
+            stats.relid in ('{{ tables | join("'::regclass, '") }}'::regclass)
+            and stats.n_tup_ins > 1000 + greatest(tables.reltuples, 0) / 5
+    loop
+        execute format('analyze %s', grown);
+    end loop;
+end
+$$;
+{%- endmacro %}
