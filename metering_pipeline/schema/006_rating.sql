@@ -49,7 +49,7 @@ create table rating.billing_periods (
 create index billing_periods_by_tenant on rating.billing_periods (tenant_id, period_start);
 
 -- What is charged when: each charge in each period, with the version and the price in force.
--- Without a version there is no price yet: its usage is unrated.
+-- Without a version there is no price yet: its usage is unrated. Complete: all its hours have landed.
 create table rating.charge_slices (
     subscription_id text not null,
     charge_id text not null,
@@ -69,6 +69,7 @@ create table rating.charge_slices (
     price_sha256 text,
     charged_days integer not null,
     full_days integer not null,
+    complete boolean not null,
     primary key (subscription_id, charge_id, component, slice_start)
 );
 create index charge_slices_by_tenant on rating.charge_slices (tenant_id, metric, slice_start);
@@ -136,6 +137,8 @@ create table rating.unrated_usage (
 );
 create index unrated_usage_by_time on rating.unrated_usage (tenant_id, metric, piece_start);
 
+-- What each slice costs. billable_quantity is what is priced of the metered quantity: converted, without the
+-- included units. Discounts, maximums and minimums are lines of their own beside the line that they change.
 create table rating.rated_lines (
     subscription_id text not null,
     tenant_id text collate "C" not null,
@@ -146,6 +149,7 @@ create table rating.rated_lines (
     slice_start timestamptz not null,
     slice_end timestamptz not null,
     quantity numeric not null,
+    billable_quantity numeric not null,
     event_count bigint not null,
     event_digest numeric not null,
     payload_digest numeric not null,
@@ -156,6 +160,7 @@ create table rating.rated_lines (
     subscription_version integer not null,
     charged_days integer not null,
     full_days integer not null,
+    complete boolean not null,
     primary key (subscription_id, charge_id, component, slice_start, currency)
 );
 
@@ -170,6 +175,8 @@ create table rating.tier_slices (
     quantity numeric not null,
     unit_amount numeric not null,
     flat_amount numeric not null,
+    rate_percent numeric not null,
+    dimension_values jsonb not null,
     amount numeric not null,
     primary key (subscription_id, charge_id, component, slice_start, currency, tier)
 );

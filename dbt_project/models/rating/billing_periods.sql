@@ -13,7 +13,7 @@
     'charge_slices': [
         'subscription_id', 'charge_id', 'component', 'slice_start', 'slice_end', 'tenant_id',
         'subscription_version', 'currency', 'minor_digits', 'metric', 'aggregation', 'dimension_route',
-        'charge_version', 'charge_model', 'timing', 'price_sha256', 'charged_days', 'full_days',
+        'charge_version', 'charge_model', 'timing', 'price_sha256', 'charged_days', 'full_days', 'complete',
     ],
 } %}
 
@@ -105,17 +105,16 @@ corrected as (
 ),
 
 issued as (
-    select distinct on (lines.subscription_id, lines.charge_id, lines.component, lines.slice_start)
+    select distinct on (lines.subscription_id, lines.charge_id, lines.slice_start)
         lines.subscription_id,
         lines.charge_id,
-        lines.component,
         lines.slice_start,
         lines.charge_version
     from invoices.issued_invoice_lines as lines
     inner join invoices.issued_invoices as documents on lines.invoice_number = documents.invoice_number
     where not {{ rating_afresh() }}
     order by
-        lines.subscription_id, lines.charge_id, lines.component, lines.slice_start,
+        lines.subscription_id, lines.charge_id, lines.slice_start,
         documents.issued_at desc, documents.series_number desc, lines.line_number desc
 ),
 
@@ -145,19 +144,29 @@ versioned as (
     left join issued
         on periods.subscription_id = issued.subscription_id
             and plan_charges.charge_id = issued.charge_id
-            and plan_charges.component = issued.component
             and periods.period_start = issued.slice_start
 ),
 
+-- All that decides the price of a version.
 prices as (
     select
-        charge_id,
-        version,
+        charges.charge_id,
+        charges.version,
         encode(sha256(convert_to(
-            string_agg(to_jsonb(charge_tiers)::text, e'\n' order by charge_tiers.tier), 'UTF8'
+            concat_ws(
+                e'\n',
+                (to_jsonb(charges) - 'description')::text,
+                string_agg(to_jsonb(charge_tiers)::text, e'\n' order by charge_tiers.tier),
+                min(to_jsonb(percentage_terms)::text)
+            ),
+            'UTF8'
         )), 'hex') as price_sha256
-    from catalog.charge_tiers
-    group by charge_id, version
+    from catalog.charges
+    left join catalog.charge_tiers
+        on charges.charge_id = charge_tiers.charge_id and charges.version = charge_tiers.version
+    left join catalog.percentage_terms
+        on charges.charge_id = percentage_terms.charge_id and charges.version = percentage_terms.version
+    group by charges.charge_id, charges.version
 )
 
 select
@@ -180,7 +189,11 @@ select
     {{ local_day('versioned.period_end', 'versioned.time_zone') }}
     - {{ local_day('versioned.period_start', 'versioned.time_zone') }} as charged_days,
     {{ local_day('versioned.full_period_end', 'versioned.time_zone') }}
-    - {{ local_day('versioned.full_period_start', 'versioned.time_zone') }} as full_days
+    - {{ local_day('versioned.full_period_start', 'versioned.time_zone') }} as full_days,
+    versioned.period_end <= (
+        select max(hours.landed_hour) + interval '1 hour'
+        from landing.hours
+    ) as complete
 from versioned
 inner join catalog.charges
     on versioned.charge_id = charges.charge_id
@@ -258,6 +271,11 @@ moved_slices as (
             old.slice_end is distinct from new.slice_end
             or old.dimension_route is distinct from new.dimension_route
             or (old.charge_version is null) <> (new.charge_version is null)
+            -- a matrix prices the usage that its rows name, no other
+            or (
+                'matrix' in (old.charge_model, new.charge_model)
+                and old.price_sha256 is distinct from new.price_sha256
+            )
         )
 ),
 

@@ -188,6 +188,7 @@ where
     and metered.charge_version = lines.charge_version
     and metered.charged_days = lines.charged_days
     and metered.full_days = lines.full_days
+    and (metered.complete = lines.complete or metered.component <> 'usage')
     and metered.event_digest = lines.event_digest
     and metered.payload_digest = lines.payload_digest
     and not {{ rating_afresh() }}
@@ -212,55 +213,21 @@ where
     and {{ table }}.slice_start = settled.slice_start;
 
 {% endfor -%}
--- 3. The tiers: each prices its part of the cumulative quantity, and its flat amount once when it is reached.
--- The first is reached without any usage. Per unit is the case of one open tier. A flat fee goes by days.
-create temporary table priced on commit drop as
-with tiers as (
-    select
-        charge_id,
-        version,
-        tier,
-        coalesce(lag(up_to) over (partition by charge_id, version order by tier), 0) as above,
-        up_to,
-        unit_amount,
-        flat_amount
-    from catalog.charge_tiers
-),
-
-parts as (
-    select
-        metered.subscription_id,
-        metered.charge_id,
-        metered.component,
-        metered.slice_start,
-        metered.currency,
-        metered.charged_days,
-        metered.full_days,
-        tiers.tier,
-        least(metered.quantity, tiers.up_to) - tiers.above as quantity,
-        tiers.unit_amount,
-        tiers.flat_amount
-    from metered
-    inner join tiers
-        on metered.charge_id = tiers.charge_id and metered.charge_version = tiers.version
-    where tiers.tier = 1 or metered.quantity > tiers.above
-)
-
+-- 3. The quantity that is priced, and the tiers that it reaches.
+create temporary table billable on commit drop as
 select
-    subscription_id,
-    charge_id,
-    component,
-    slice_start,
-    currency,
-    tier,
-    quantity,
-    unit_amount,
-    flat_amount,
+    metered.*,
     case
-        when component = 'flat' then {{ prorated('flat_amount', 'charged_days', 'full_days') }}
-        else trim_scale(quantity * unit_amount + flat_amount)
-    end as amount
-from parts;
+        when metered.component = 'flat' then metered.quantity
+        else {{ billable_quantity('converted.quantity', 'charges') }}
+    end as billable_quantity
+from metered
+inner join catalog.charges
+    on metered.charge_id = charges.charge_id and metered.charge_version = charges.version
+cross join lateral (select {{ converted_quantity('metered.quantity', 'charges') }} as quantity) as converted;
+
+create temporary table priced on commit drop as
+{{ priced_slices('billable', ['subscription_id', 'charge_id', 'component', 'slice_start', 'currency']) }};
 
 -- 4. Replace the lines and their slices; a slice that is no longer charged leaves no line.
 {% for table in ['rated_lines', 'tier_slices'] -%}
@@ -274,7 +241,8 @@ where
 
 {% endfor -%}
 insert into rating.tier_slices (
-    subscription_id, charge_id, component, slice_start, currency, tier, quantity, unit_amount, flat_amount, amount
+    subscription_id, charge_id, component, slice_start, currency, tier, quantity, unit_amount, flat_amount,
+    rate_percent, dimension_values, amount
 )
 select
     subscription_id,
@@ -283,9 +251,11 @@ select
     slice_start,
     currency,
     tier,
-    quantity,
+    {{ cut_quantity('quantity') }},
     unit_amount,
     flat_amount,
+    rate_percent,
+    dimension_values,
     amount
 from priced;
 
@@ -302,35 +272,37 @@ with exact as (
 
 insert into {{ this }} (
     subscription_id, tenant_id, charge_id, charge_version, component, metric, slice_start, slice_end, quantity,
-    event_count, event_digest, payload_digest, exact_amount, amount, currency, timing, subscription_version,
-    charged_days, full_days
+    billable_quantity, event_count, event_digest, payload_digest, exact_amount, amount, currency, timing, subscription_version,
+    charged_days, full_days, complete
 )
 select
-    metered.subscription_id,
-    metered.tenant_id,
-    metered.charge_id,
-    metered.charge_version,
-    metered.component,
-    metered.metric,
-    metered.slice_start,
-    metered.slice_end,
-    metered.quantity,
-    metered.event_count,
-    metered.event_digest,
-    metered.payload_digest,
+    billable.subscription_id,
+    billable.tenant_id,
+    billable.charge_id,
+    billable.charge_version,
+    billable.component,
+    billable.metric,
+    billable.slice_start,
+    billable.slice_end,
+    billable.quantity,
+    {{ cut_quantity('billable.billable_quantity') }},
+    billable.event_count,
+    billable.event_digest,
+    billable.payload_digest,
     exact.exact_amount,
-    {{ round_money('exact.exact_amount', 'metered.minor_digits') }},
-    metered.currency,
-    metered.timing,
-    metered.subscription_version,
-    metered.charged_days,
-    metered.full_days
-from metered
+    {{ round_money('exact.exact_amount', 'billable.minor_digits') }},
+    billable.currency,
+    billable.timing,
+    billable.subscription_version,
+    billable.charged_days,
+    billable.full_days,
+    billable.complete
+from billable
 inner join exact
-    on metered.subscription_id = exact.subscription_id
-        and metered.charge_id = exact.charge_id
-        and metered.component = exact.component
-        and metered.slice_start = exact.slice_start;
+    on billable.subscription_id = exact.subscription_id
+        and billable.charge_id = exact.charge_id
+        and billable.component = exact.component
+        and billable.slice_start = exact.slice_start;
 
 update invoices.draft_state
 set stale = true
