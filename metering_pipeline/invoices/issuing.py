@@ -102,6 +102,13 @@ class _Document:
     content: str
     content_sha256: str
     previous_sha256: str
+    coupon_amount: Decimal
+    tax_amount: Decimal
+    credit_amount: Decimal
+    amount_due: Decimal
+    refers_to: str | None = None
+    decided_by: str | None = None
+    reason: str | None = None
 
 
 def issue(database: Database, billing_date: date, now: datetime) -> IssueReport:
@@ -299,6 +306,13 @@ def _compose(
                 "invoice_number": f"{head['series']}-{head['last_number']:06d}",
                 "document_kind": "credit_note" if draft["total"] < 0 else "invoice",
                 "previous_sha256": head["last_sha256"],
+                "coupon_amount": Decimal(0),
+                "tax_amount": Decimal(0),
+                "credit_amount": Decimal(0),
+                "amount_due": draft["total"],
+                "refers_to": None,
+                "decided_by": None,
+                "reason": None,
             }
             content = _content(draft, lines[draft["draft_id"]])
             head["last_sha256"] = hashlib.sha256(content.encode()).hexdigest()

@@ -57,11 +57,13 @@ create table invoices.invoice_series (
     last_sha256 text not null
 );
 
+-- Documents, never changed. total is net, the sum of the lines. A void or a write-off is a further document:
+-- it names the one that it is about, who decided it and why, and has its lines and amounts negated.
 create table invoices.issued_invoices (
     invoice_number text primary key,
     series text not null,
     series_number bigint not null,
-    document_kind text not null check (document_kind in ('invoice', 'credit_note')),
+    document_kind text not null check (document_kind in ('invoice', 'credit_note', 'void', 'write_off')),
     tenant_id text collate "C" not null,
     subscription_id text not null,
     legal_entity text not null,
@@ -75,7 +77,18 @@ create table invoices.issued_invoices (
     content_sha256 text not null,
     previous_sha256 text not null,
     draft_id text,
-    unique (series, series_number)
+    coupon_amount numeric not null,
+    tax_amount numeric not null,
+    credit_amount numeric not null,
+    amount_due numeric not null,
+    refers_to text unique references invoices.issued_invoices,
+    decided_by text,
+    reason text,
+    unique (series, series_number),
+    check (amount_due = total - coupon_amount + tax_amount - credit_amount),
+    check (
+        num_nonnulls(refers_to, decided_by, reason) = case when document_kind in ('void', 'write_off') then 3 else 0 end
+    )
 );
 create index issued_invoices_by_date on invoices.issued_invoices (billing_date);
 
@@ -118,13 +131,159 @@ create table invoices.issued_usage (
     foreign key (invoice_number, line_number) references invoices.issued_invoice_lines
 );
 
+-- How each issued line's rated amount came about, as rating.tier_slices was then.
+create table invoices.issued_tier_slices (
+    invoice_number text not null,
+    line_number integer not null,
+    tier integer not null,
+    quantity numeric not null,
+    unit_amount numeric not null,
+    flat_amount numeric not null,
+    rate_percent numeric not null,
+    dimension_values jsonb not null,
+    amount numeric not null,
+    primary key (invoice_number, line_number, tier),
+    foreign key (invoice_number, line_number) references invoices.issued_invoice_lines
+);
+
+-- Taxes of each issued line, each rounded on its own. rate is in percent.
+create table invoices.issued_invoice_taxes (
+    invoice_number text not null,
+    line_number integer not null,
+    tax_code text not null,
+    rate numeric not null,
+    taxable_amount numeric not null,
+    tax_amount numeric not null,
+    primary key (invoice_number, line_number, tax_code),
+    foreign key (invoice_number, line_number) references invoices.issued_invoice_lines
+);
+
+-- What coupons took off issued lines; a void gives it back, with the sign turned.
+create table invoices.coupon_entries (
+    invoice_number text not null,
+    line_number integer not null,
+    coupon_id text not null,
+    amount numeric not null,
+    description text not null,
+    primary key (invoice_number, line_number, coupon_id),
+    foreign key (invoice_number, line_number) references invoices.issued_invoice_lines
+);
+create index coupon_entries_by_coupon on invoices.coupon_entries (coupon_id);
+
+-- Prepaid credits as entries: a credit's balance is their sum. The grant says on what terms: a lower priority
+-- pays first; from the UTC day expires_on on it pays nothing (null: for ever); null components: it pays for all.
+create table invoices.credit_entries (
+    entry_id bigint generated always as identity primary key,
+    credit_id text not null,
+    kind text not null check (kind in ('grant', 'applied', 'expired', 'voided', 'returned')),
+    tenant_id text collate "C" not null,
+    currency text not null,
+    amount numeric not null,
+    priority integer,
+    expires_on date,
+    components text[],
+    invoice_number text references invoices.issued_invoices,
+    entered_at timestamptz not null,
+    entered_by text not null,
+    reason text not null,
+    check ((kind in ('grant', 'returned') and amount > 0) or (kind in ('applied', 'expired', 'voided') and amount < 0)),
+    check ((kind in ('applied', 'returned')) = (invoice_number is not null)),
+    check ((kind = 'grant') = (priority is not null))
+);
+create unique index credit_entries_one_grant on invoices.credit_entries (credit_id) where kind = 'grant';
+create index credit_entries_by_credit on invoices.credit_entries (credit_id);
+create index credit_entries_by_tenant on invoices.credit_entries (tenant_id, currency);
+create index credit_entries_by_invoice on invoices.credit_entries (invoice_number);
+
+-- What was left of each credit at an instant. What expired is gone with its day, entered or not yet.
+create function invoices.credit_balances_at(at_instant timestamptz) returns table (
+    credit_id text, tenant_id text, currency text, priority integer, expires_on date, components text[],
+    granted_at timestamptz, granted numeric, applied numeric, voided numeric, expired numeric, balance numeric
+)
+language sql stable as $$
+    with sums as (
+        select
+            entries.credit_id,
+            sum(entries.amount) as left_over,
+            sum(-entries.amount) filter (where entries.kind in ('applied', 'returned')) as applied,
+            sum(-entries.amount) filter (where entries.kind = 'voided') as voided,
+            sum(-entries.amount) filter (where entries.kind = 'expired') as expired
+        from invoices.credit_entries as entries
+        where entries.entered_at <= at_instant
+        group by entries.credit_id
+    )
+    select
+        grants.credit_id,
+        grants.tenant_id,
+        grants.currency,
+        grants.priority,
+        grants.expires_on,
+        grants.components,
+        grants.entered_at,
+        grants.amount,
+        coalesce(sums.applied, 0),
+        coalesce(sums.voided, 0),
+        coalesce(sums.expired, 0) + case when lapsed.is_lapsed then sums.left_over else 0 end,
+        case when lapsed.is_lapsed then 0 else sums.left_over end
+    from invoices.credit_entries as grants
+    inner join sums on grants.credit_id = sums.credit_id
+    cross join lateral (
+        select coalesce(grants.expires_on <= (at_instant at time zone 'UTC')::date, false) as is_lapsed
+    ) as lapsed
+    where grants.kind = 'grant' and grants.entered_at <= at_instant
+$$;
+
+create view invoices.credit_balances with (security_invoker = true) as
+select *
+from invoices.credit_balances_at(now());
+
+-- The lines that count as billed. A void takes back what the document that it is about billed; a write-off
+-- leaves it as it is.
+create view invoices.billed_lines with (security_invoker = true) as
+select lines.*
+from invoices.issued_invoice_lines as lines
+inner join invoices.issued_invoices as documents on lines.invoice_number = documents.invoice_number
+where
+    documents.document_kind in ('invoice', 'credit_note')
+    and not exists (
+        select 1
+        from invoices.issued_invoices as voids
+        where voids.refers_to = documents.invoice_number and voids.document_kind = 'void'
+    );
+
+-- What an outside tax engine says of a draft's lines: where it says something of a line, the catalog does not.
+create table invoices.external_taxes (
+    draft_id text not null,
+    charge_id text not null,
+    component text not null,
+    slice_start timestamptz not null,
+    tax_code text not null,
+    rate numeric not null,
+    primary key (draft_id, charge_id, component, slice_start, tax_code)
+);
+
+-- Who approved which draft, and why; good for this content only.
+create table invoices.approvals (
+    approval_id bigint generated always as identity primary key,
+    draft_id text not null,
+    content_sha256 text not null,
+    tenant_id text collate "C" not null,
+    total numeric not null,
+    currency text not null,
+    approved_by text not null,
+    approval_reason text not null,
+    approved_at timestamptz not null
+);
+create index approvals_by_draft on invoices.approvals (draft_id, content_sha256);
+
 -- Invoices that are due and do not go, with the reason; released by itself or by name. A release holds
 -- good for what the detail and the total say at that moment: with others the invoice is held again.
 create table invoices.held_invoices (
     draft_id text not null,
     reason text not null check (
         reason in (
-            'law_failed', 'never_evaluated', 'hour_not_sealed', 'pending_usage', 'unrated_usage', 'held_by_hand'
+            'law_failed', 'never_evaluated', 'hour_not_sealed', 'pending_usage', 'unrated_usage', 'not_approved',
+            'held_by_hand'
         )
     ),
     detail text not null,
@@ -175,19 +334,22 @@ begin
 end
 $$;
 
-create trigger append_only before update or delete on invoices.issued_invoices
-for each row execute function invoices.refuse_change();
-create trigger append_only before update or delete on invoices.issued_invoice_lines
-for each row execute function invoices.refuse_change();
-create trigger append_only before update or delete on invoices.issued_usage
-for each row execute function invoices.refuse_change();
-create trigger append_only before update or delete on invoices.hold_releases
-for each row execute function invoices.refuse_change();
-create trigger never_truncated before truncate on invoices.issued_invoices
-for each statement execute function invoices.refuse_change();
-create trigger never_truncated before truncate on invoices.issued_invoice_lines
-for each statement execute function invoices.refuse_change();
-create trigger never_truncated before truncate on invoices.issued_usage
-for each statement execute function invoices.refuse_change();
-create trigger never_truncated before truncate on invoices.hold_releases
-for each statement execute function invoices.refuse_change();
+do $$
+declare
+    table_name text;
+begin
+    foreach table_name in array array[
+        'issued_invoices', 'issued_invoice_lines', 'issued_usage', 'issued_tier_slices', 'issued_invoice_taxes',
+        'coupon_entries', 'credit_entries', 'approvals', 'hold_releases'
+    ] loop
+        execute format(
+            'create trigger append_only before update or delete on invoices.%I'
+            ' for each row execute function invoices.refuse_change()', table_name
+        );
+        execute format(
+            'create trigger never_truncated before truncate on invoices.%I'
+            ' for each statement execute function invoices.refuse_change()', table_name
+        );
+    end loop;
+end
+$$;

@@ -33,6 +33,7 @@ INTERNAL = {
     ("rating", "built_from"),
     ("invoices", "draft_state"),
     ("invoices", "issuing_switch"),
+    ("invoices", "external_taxes"),
 }
 """Queues and memory of the models, not data to look at: they would hide the lineage."""
 

@@ -279,11 +279,16 @@ class Company:
             number = next(self._numbers)
             self.connection.execute(
                 """
-                insert into invoices.issued_invoices
+                insert into invoices.issued_invoices (
+                    invoice_number, series, series_number, document_kind, tenant_id, subscription_id,
+                    legal_entity, currency, total, billing_date, bill_at, catalog_version, issued_at,
+                    content, content_sha256, previous_sha256, coupon_amount, tax_amount,
+                    credit_amount, amount_due
+                )
                 select
                     %(draft)s || '#' || %(number)s, 'US', %(number)s, 'invoice', tenant_id,
                     subscription_id, legal_entity, currency, total, %(day)s::date, bill_at, 1,
-                    %(day)s, '', '', ''
+                    %(day)s, '', '', '', 0, 0, 0, total
                 from invoices.draft_invoices
                 where draft_id = %(draft)s
                 """,

@@ -520,7 +520,8 @@ ISSUED_TAMPERING = {
     " where tenant_id = 'acme' and charge_id = 'basic-tokens'",
     "a line's quantity changed": "update invoices.issued_invoice_lines set quantity = 1"
     " where tenant_id = 'acme' and charge_id = 'basic-tokens'",
-    "the total changed": "update invoices.issued_invoices set total = 1 where tenant_id = 'acme'",
+    "the total changed": "update invoices.issued_invoices set total = 1, amount_due = 1"
+    " where tenant_id = 'acme'",
     "the content changed": "update invoices.issued_invoices"
     " set content = replace(content, '\"amount\":\"6.50\"', '\"amount\":\"6.49\"')"
     " where tenant_id = 'acme'",
@@ -642,7 +643,7 @@ def test_hundreds_of_documents_are_issued_in_seconds(world: World) -> None:
         """
         insert into catalog.subscriptions
         select 'sub-t' || n, 1, 't' || n, 'access', 'UTC', '2026-01-01', '00:00', '2026-01-01Z', null,
-            '2025-12-01Z', 'test'
+            null, '2025-12-01Z', 'test'
         from generate_series(1, 1000) as n
         """
     )

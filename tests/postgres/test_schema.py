@@ -203,10 +203,10 @@ def issued(database: Database) -> Database:
             insert into invoices.issued_invoices (
                 invoice_number, series, series_number, document_kind, draft_id, tenant_id,
                 subscription_id, legal_entity, currency, total, billing_date, bill_at, catalog_version, issued_at,
-                content, content_sha256, previous_sha256
+                content, content_sha256, previous_sha256, coupon_amount, tax_amount, credit_amount, amount_due
             ) values (
                 'A-1', 'A', 1, 'invoice', 's1/2026-02-04', 'acme', 's1', 'house', 'USD', 1, '2026-02-04',
-                '2026-02-04', 1, now(), '{}', '', ''
+                '2026-02-04', 1, now(), '{}', '', '', 0, 0, 0, 1
             )""")
         connection.execute("""
             insert into invoices.issued_invoice_lines (
@@ -220,6 +220,21 @@ def issued(database: Database) -> Database:
         connection.execute(
             "insert into invoices.issued_usage values ('A-1', 1, '2026-01-01', 1, 1, 0, 0)"
         )
+        connection.execute(
+            "insert into invoices.issued_tier_slices values ('A-1', 1, 1, 1, 1, 0, 0, '{}', 1)"
+        )
+        connection.execute(
+            "insert into invoices.issued_invoice_taxes values ('A-1', 1, 'vat', 0, 1, 1)"
+        )
+        connection.execute("insert into invoices.coupon_entries values ('A-1', 1, 'c', 1, 'off')")
+        connection.execute("""
+            insert into invoices.credit_entries (
+                credit_id, kind, tenant_id, currency, amount, priority, entered_at, entered_by, reason
+            ) values ('CR-000001', 'grant', 'acme', 'USD', 1, 1, now(), 'ana', 'sold')""")
+        connection.execute("""
+            insert into invoices.approvals (
+                draft_id, content_sha256, tenant_id, total, currency, approved_by, approval_reason, approved_at
+            ) values ('s1/2026-02-04', '', 'acme', 1, 'USD', 'ana', 'read', now())""")
     return database
 
 
@@ -229,6 +244,11 @@ def issued(database: Database) -> Database:
         ("issued_invoices", "total"),
         ("issued_invoice_lines", "amount"),
         ("issued_usage", "value_sum"),
+        ("issued_tier_slices", "amount"),
+        ("issued_invoice_taxes", "tax_amount"),
+        ("coupon_entries", "amount"),
+        ("credit_entries", "amount"),
+        ("approvals", "total"),
     ],
 )
 def test_what_was_issued_cannot_be_changed(issued: Database, table: str, column: str) -> None:

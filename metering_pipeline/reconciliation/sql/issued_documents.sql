@@ -117,6 +117,13 @@ select
                     'catalog_version', documents.catalog_version,
                     'issued_at', to_char(documents.issued_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
                     'previous_sha256', documents.previous_sha256,
+                    'coupon_amount', documents.coupon_amount::text,
+                    'tax_amount', documents.tax_amount::text,
+                    'credit_amount', documents.credit_amount::text,
+                    'amount_due', documents.amount_due::text,
+                    'refers_to', documents.refers_to,
+                    'decided_by', documents.decided_by,
+                    'reason', documents.reason,
                     'lines', coalesce(lines.content, '[]')
                 ) then 'content differs from the columns, the lines or their usage'
         end,
