@@ -212,6 +212,7 @@ def settings_in_database(settings: Settings) -> dict[str, str]:
         "settle_minutes": str(settings.settle_minutes),
         "landing_rescan_hours": str(settings.landing_rescan_hours),
         "final_days": str(settings.final_days),
+        "approval": settings.approval,
         "first_hour": settings.first_hour.isoformat(),
         "earliest_event_date": settings.earliest_event_date.isoformat(),
         "future_tolerance_minutes": str(settings.future_tolerance_minutes),

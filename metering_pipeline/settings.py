@@ -65,6 +65,10 @@ class Settings:
     final_days: int = 30
     """Days. After a subscription has ended, further adjustments make at most one document in so many."""
 
+    approval: str = "none"
+    """``required``: a draft that is due is held until somebody approves it as it is (``metering issue
+    --approve``). ``none``: what the gate lets go is issued."""
+
     clock: datetime | None = None
     """A fixed instant taken for now, RFC 3339: for replays and the demo. Unset: the real time."""
 
@@ -106,6 +110,8 @@ def _read(variable: str, name: str, text: str) -> object:
             return parse_hour(text)
         if name == "clock":
             return _instant(text)
+        if name == "approval":
+            return _one_of(text, ("none", "required"))
         if name == "dbt_mode":
             return _one_of(text, ("inprocess", "cli"))
         if isinstance(default, int):

@@ -27,6 +27,7 @@ BY_STATEMENT = {
     "hour_not_sealed": "holds_hour_not_sealed",
     "pending_usage": "holds_pending_usage",
     "unrated_usage": "holds_unrated_usage",
+    "not_approved": "holds_not_approved",
 }
 
 
@@ -42,7 +43,8 @@ class Hold:
 def find_holds(connection: psycopg.Connection, billing_date: date, now: datetime) -> list[Hold]:
     """The holds of the due drafts, which the temporary table due_drafts has.
 
-    Reasons: law_failed, never_evaluated, hour_not_sealed, pending_usage, unrated_usage.
+    Reasons: law_failed, never_evaluated, hour_not_sealed, pending_usage, unrated_usage,
+    not_approved.
     """
     holds = _holds(connection, "never_evaluated", "holds_never_evaluated")
     _evaluate_laws(connection, billing_date, now)

@@ -4,26 +4,27 @@ One REPEATABLE READ transaction under the pipeline's lock; its snapshot is taken
 been got, so it shows what the lock's last holder has done. A serialization failure repeats it whole.
 """
 
-import hashlib
-import json
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import IsolationLevel
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import class_row
 
 from metering_pipeline.errors import MeteringError
+from metering_pipeline.invoices.documents import Document, compose, freeze, number
 from metering_pipeline.invoices.gate import Hold, find_holds
+from metering_pipeline.invoices.reversals import reversal
 from metering_pipeline.postgres import Database
 from metering_pipeline.reconciliation.statements import rows, statement
 
 PACKAGE = "metering_pipeline.invoices"
 ATTEMPTS = 5
+
+T = TypeVar("T")
 
 
 class IssuingError(MeteringError):
@@ -48,14 +49,26 @@ class UnknownHoldError(IssuingError):
 
 @dataclass(frozen=True)
 class IssuedInvoice:
-    """A document that went. The total is in the currency, negative for a credit note."""
+    """A document that went. The amounts are in the currency; the total is net, negative for a credit note.
+
+    amount_due = total - coupon_amount + tax_amount - credit_amount.
+    """
 
     number: str
     tenant_id: str
     subscription_id: str
     document_kind: str
     total: Decimal
+    coupon_amount: Decimal
+    tax_amount: Decimal
+    credit_amount: Decimal
+    amount_due: Decimal
     currency: str
+
+    @classmethod
+    def of(cls, document: Document) -> "IssuedInvoice":
+        columns = document.columns | {"number": document.columns["invoice_number"]}
+        return cls(**{field.name: columns[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -81,43 +94,13 @@ class IssueReport:
     drafts_current: bool
 
 
-@dataclass(frozen=True)
-class _Document:
-    """A draft on its way out, with its place in the series and its frozen content."""
-
-    draft_id: str
-    invoice_number: str
-    series: str
-    series_number: int
-    document_kind: str
-    tenant_id: str
-    subscription_id: str
-    legal_entity: str
-    currency: str
-    total: Decimal
-    billing_date: date
-    bill_at: datetime
-    catalog_version: int
-    issued_at: datetime
-    content: str
-    content_sha256: str
-    previous_sha256: str
-    coupon_amount: Decimal
-    tax_amount: Decimal
-    credit_amount: Decimal
-    amount_due: Decimal
-    refers_to: str | None = None
-    decided_by: str | None = None
-    reason: str | None = None
-
-
 def issue(database: Database, billing_date: date, now: datetime) -> IssueReport:
     """Issue every draft with bill_at before the end of the billing date (UTC) that the gate lets go.
 
     Issuing the same date again does nothing more. Raises IssuingStoppedError, BillingDateError and
     DraftsNotCurrentError; then nothing has changed.
     """
-    return _repeat_on_conflict(database, billing_date, now, keep=True)
+    return _repeat_on_conflict(lambda: _issue_once(database, billing_date, now, keep=True))
 
 
 def preview(database: Database, billing_date: date, now: datetime) -> IssueReport:
@@ -125,7 +108,7 @@ def preview(database: Database, billing_date: date, now: datetime) -> IssueRepor
 
     Raises BillingDateError and DraftsNotCurrentError.
     """
-    return _repeat_on_conflict(database, billing_date, now, keep=False)
+    return _repeat_on_conflict(lambda: _issue_once(database, billing_date, now, keep=False))
 
 
 def issue_within(connection: psycopg.Connection, billing_date: date, now: datetime) -> IssueReport:
@@ -157,20 +140,56 @@ def issue_within(connection: psycopg.Connection, billing_date: date, now: dateti
             "the newest landing hour, or materialize rating and invoices/draft_invoices), then issue."
         )
     held = _hold_back(connection, find_holds(connection, billing_date, now), now)
-    documents = _compose(connection, billing_date, state.catalog_version, held, now)
-    _freeze(connection, documents)
-    issued = [
-        IssuedInvoice(
-            each.invoice_number,
-            each.tenant_id,
-            each.subscription_id,
-            each.document_kind,
-            each.total,
-            each.currency,
-        )
-        for each in documents
-    ]
+    held_ids = {each.draft_id for each in held}
+    documents = compose(connection, billing_date, state.catalog_version, held_ids, now)
+    if documents:
+        freeze(connection, documents)
+        _pin_and_drop(connection, documents)
+    issued = [IssuedInvoice.of(each) for each in documents]
     return IssueReport(billing_date, issued, held, drafts_current=True)
+
+
+def reverse(
+    database: Database, invoice_number: str, kind: str, by: str, why: str, now: datetime
+) -> IssuedInvoice:
+    """Void a document for re-issue, or write it off: kind void or write_off; the further document that says so.
+
+    What a void takes back is due again, with the coupons and credits that it had used; what a write-off is
+    about stays billed, and nothing is given back. The billing date is the newest one issued. Raises
+    UnknownDocumentError, NotReversibleError, IssuingStoppedError, ValueError for an empty text.
+    """
+    _require(by=by, why=why)
+
+    def work() -> IssuedInvoice:
+        with database.locked(IsolationLevel.REPEATABLE_READ) as connection:
+            _require_switched_on(connection)
+            document = reversal(connection, invoice_number, kind, by, why, now)
+            number(connection, [document])
+            freeze(connection, [document])
+            if kind == "void":
+                connection.execute(statement(PACKAGE, "make_drafts_stale"))
+            return IssuedInvoice.of(document)
+
+    return _repeat_on_conflict(work)
+
+
+def approve(
+    database: Database, draft_id: str | None, by: str, why: str, now: datetime
+) -> list[str]:
+    """Approve a draft as it is now (None: all that are due by now); those approved, in order.
+
+    Another content, total or digest needs another approval. Raises UnknownHoldError where there is no such
+    draft, ValueError for an empty text.
+    """
+    _require(by=by, why=why)
+    parameters = {"draft_id": draft_id, "by": by, "why": why, "now": now}
+    with database.locked() as connection:
+        approved = [row.draft_id for row in rows(connection, PACKAGE, "approve_drafts", parameters)]
+    if draft_id is not None and not approved:
+        raise UnknownHoldError(
+            f"There is no draft {draft_id!r}. See invoices.draft_invoices for those there are."
+        )
+    return sorted(approved)
 
 
 def hold(database: Database, draft_id: str, by: str, why: str, now: datetime) -> None:
@@ -223,12 +242,10 @@ def resume_issuing(database: Database, by: str, why: str, now: datetime) -> None
     _switch(database, stopped=False, by=by, why=why, now=now)
 
 
-def _repeat_on_conflict(
-    database: Database, billing_date: date, now: datetime, keep: bool
-) -> IssueReport:
+def _repeat_on_conflict(work: Callable[[], T]) -> T:
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _issue_once(database, billing_date, now, keep)
+            return work()
         except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
             if attempt == ATTEMPTS:
                 raise
@@ -274,108 +291,14 @@ def _hold_back(
         return cursor.execute(statement(PACKAGE, "standing_holds")).fetchall()
 
 
-def _compose(
-    connection: psycopg.Connection,
-    billing_date: date,
-    catalog_version: int,
-    held: Sequence[HeldInvoice],
-    now: datetime,
-) -> list[_Document]:
-    """Number and chain what goes, series by series, and move the series' heads."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        drafts = cursor.execute(
-            statement(PACKAGE, "documents_to_issue"), {"held": [each.draft_id for each in held]}
-        ).fetchall()
-        names = {"legal_entities": sorted({draft["legal_entity"] for draft in drafts})}
-        cursor.execute(statement(PACKAGE, "make_series"), names)
-        heads = {
-            head["legal_entity"]: head
-            for head in cursor.execute(statement(PACKAGE, "lock_series"), names)
-        }
-        lines = _lines_by_draft(cursor, [draft["draft_id"] for draft in drafts])
-        documents = []
-        for draft in drafts:
-            head = heads[draft["legal_entity"]]
-            head["last_number"] += 1
-            draft |= {
-                "billing_date": billing_date,
-                "catalog_version": catalog_version,
-                "issued_at": now.astimezone(UTC),
-                "series": head["series"],
-                "series_number": head["last_number"],
-                "invoice_number": f"{head['series']}-{head['last_number']:06d}",
-                "document_kind": "credit_note" if draft["total"] < 0 else "invoice",
-                "previous_sha256": head["last_sha256"],
-                "coupon_amount": Decimal(0),
-                "tax_amount": Decimal(0),
-                "credit_amount": Decimal(0),
-                "amount_due": draft["total"],
-                "refers_to": None,
-                "decided_by": None,
-                "reason": None,
-            }
-            content = _content(draft, lines[draft["draft_id"]])
-            head["last_sha256"] = hashlib.sha256(content.encode()).hexdigest()
-            documents.append(
-                _Document(**draft, content=content, content_sha256=head["last_sha256"])
-            )
-        cursor.executemany(statement(PACKAGE, "move_series"), list(heads.values()))
-    return documents
-
-
-def _lines_by_draft(
-    cursor: psycopg.Cursor[dict[str, Any]], draft_ids: Sequence[str]
-) -> defaultdict[str, list[dict[str, Any]]]:
-    lines: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    cursor.execute(statement(PACKAGE, "lines_to_issue"), {"draft_ids": draft_ids})
-    for line in cursor:
-        lines[line.pop("draft_id")].append(line)
-    return lines
-
-
-def _content(document: dict[str, Any], lines: Sequence[dict[str, Any]]) -> str:
-    """The canonical text of a document: JSON, keys sorted, decimals as strings, instants in UTC.
-
-    It holds the hash of the document before it, so that the hashes are a chain.
-    """
-    known = {key: value for key, value in document.items() if key != "draft_id"}
-    return json.dumps(
-        {**known, "lines": list(lines)},
-        sort_keys=True,
-        ensure_ascii=False,
-        separators=(",", ":"),
-        default=_canonical,
-    )
-
-
-def _canonical(value: object) -> str:
-    match value:
-        case Decimal():
-            return format(value, "f")
-        case datetime():
-            return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        case date():
-            return value.isoformat()
-    raise TypeError(f"{type(value).__name__} has no canonical text")
-
-
-def _freeze(connection: psycopg.Connection, documents: Sequence[_Document]) -> None:
-    if not documents:
-        return
-    columns = list(vars(documents[0]))
-    copy = psycopg.sql.SQL("copy invoices.issued_invoices ({}) from stdin").format(
-        psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, columns))
-    )
+def _pin_and_drop(connection: psycopg.Connection, documents: Sequence[Document]) -> None:
+    """Pin the usage of what has become documents; their drafts are no drafts any more."""
     numbers = {
-        "draft_ids": [each.draft_id for each in documents],
-        "invoice_numbers": [each.invoice_number for each in documents],
+        "draft_ids": [each.columns["draft_id"] for each in documents],
+        "invoice_numbers": [each.columns["invoice_number"] for each in documents],
     }
-    with connection.cursor() as cursor:
-        with cursor.copy(copy) as stream:
-            for document in documents:
-                stream.write_row([getattr(document, column) for column in columns])
-        for name in ("freeze_lines", "freeze_usage", "drop_issued_drafts", "make_drafts_stale"):
-            cursor.execute(statement(PACKAGE, name), numbers)
+    for name in ("freeze_usage", "drop_issued_drafts", "make_drafts_stale"):
+        connection.execute(statement(PACKAGE, name), numbers)
 
 
 def _require_switched_on(connection: psycopg.Connection) -> None:

@@ -262,6 +262,23 @@ create table invoices.external_taxes (
     primary key (draft_id, charge_id, component, slice_start, tax_code)
 );
 
+-- What an approval of a draft is good for: its lines, with what they were rated from.
+create view invoices.draft_digests with (security_invoker = true) as
+select
+    draft_id,
+    encode(sha256(convert_to(
+        string_agg(
+            jsonb_build_array(
+                charge_id, charge_version, component, subscription_version, extract(epoch from slice_start),
+                extract(epoch from slice_end), quantity, event_count, event_digest, payload_digest, amount, currency
+            )::text,
+            chr(10)
+            order by line_number
+        ), 'UTF8'
+    )), 'hex') as content_sha256
+from invoices.draft_invoice_lines
+group by draft_id;
+
 -- Who approved which draft, and why; good for this content only.
 create table invoices.approvals (
     approval_id bigint generated always as identity primary key,

@@ -34,6 +34,7 @@ INTERNAL = {
     ("invoices", "draft_state"),
     ("invoices", "issuing_switch"),
     ("invoices", "external_taxes"),
+    ("invoices", "draft_digests"),
 }
 """Queues and memory of the models, not data to look at: they would hide the lineage."""
 

@@ -1,8 +1,8 @@
 {{ config(materialized='posting', full_refresh=false) }}
 
 -- Drafts by the one formula: due = rated - billed, over the full outer join on (subscription_id, charge_id,
--- component, slice_start, currency); a missing side is 0. Lines are gathered into documents by the instant
--- at which they are billed. Drafts and their lines are replaced as a whole.
+-- component, slice_start, currency); a missing side is 0, and what a void took back is not billed. Lines are
+-- gathered into documents by the instant at which they are billed. Drafts and their lines are replaced as a whole.
 -- Depends on {{ ref('rated_lines') }}.
 
 set local time zone 'UTC';
@@ -17,7 +17,7 @@ with billed as (
         slice_start,
         currency,
         sum(amount) as billed_amount
-    from invoices.issued_invoice_lines
+    from invoices.billed_lines
     group by subscription_id, charge_id, component, slice_start, currency
 ),
 
@@ -25,7 +25,7 @@ last_issued as (
     select distinct on (
         lines.subscription_id, lines.charge_id, lines.component, lines.slice_start, lines.currency
     ) lines.*
-    from invoices.issued_invoice_lines as lines
+    from invoices.billed_lines as lines
     inner join invoices.issued_invoices as documents on lines.invoice_number = documents.invoice_number
     order by
         lines.subscription_id, lines.charge_id, lines.component, lines.slice_start, lines.currency,

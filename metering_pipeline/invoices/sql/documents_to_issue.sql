@@ -1,12 +1,16 @@
 -- The due drafts that nothing holds, in the order in which their series counts them.
 select
-    draft_id,
-    tenant_id,
-    subscription_id,
-    legal_entity,
-    currency,
-    bill_at,
-    total
+    due_drafts.draft_id,
+    due_drafts.tenant_id,
+    due_drafts.subscription_id,
+    due_drafts.legal_entity,
+    due_drafts.currency,
+    due_drafts.bill_at,
+    due_drafts.total,
+    currencies.minor_digits
 from due_drafts
-where draft_id <> all(%(held)s::text[])
-order by legal_entity, bill_at, tenant_id, subscription_id, draft_id
+inner join catalog.currencies on due_drafts.currency = currencies.currency
+where due_drafts.draft_id <> all(%(held)s::text[])
+order by
+    due_drafts.legal_entity, due_drafts.bill_at, due_drafts.tenant_id, due_drafts.subscription_id,
+    due_drafts.draft_id

@@ -14,7 +14,7 @@ issued as (
         earlier.slice_start,
         earlier.currency,
         sum(earlier.amount) as amount
-    from invoices.issued_invoice_lines as earlier
+    from invoices.billed_lines as earlier
     where earlier.subscription_id in (select lines.subscription_id from lines)
     group by
         earlier.subscription_id, earlier.charge_id, earlier.component, earlier.slice_start, earlier.currency

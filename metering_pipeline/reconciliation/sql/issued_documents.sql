@@ -1,4 +1,5 @@
--- Issued documents of a range of billing dates with their faults: content, lines, usage and the hash chain.
+-- Issued documents of a range of billing dates with their faults: content, lines, usage, amounts and the hash
+-- chain; a void or a write-off must be the negation of the document that it is about.
 with
 documents as materialized (
     select *
@@ -41,17 +42,161 @@ usage_sums as (
     group by days.invoice_number, days.line_number
 ),
 
+tiers as (
+    select
+        slices.invoice_number,
+        slices.line_number,
+        jsonb_agg(
+            jsonb_build_object(
+                'tier', slices.tier,
+                'quantity', slices.quantity::text,
+                'unit_amount', slices.unit_amount::text,
+                'flat_amount', slices.flat_amount::text,
+                'rate_percent', slices.rate_percent::text,
+                'dimension_values', slices.dimension_values,
+                'amount', slices.amount::text
+            )
+            order by slices.tier
+        ) as content
+    from invoices.issued_tier_slices as slices
+    inner join documents on slices.invoice_number = documents.invoice_number
+    group by slices.invoice_number, slices.line_number
+),
+
+taxes as (
+    select
+        taxes.invoice_number,
+        taxes.line_number,
+        sum(taxes.tax_amount) as amount,
+        jsonb_agg(
+            jsonb_build_object(
+                'tax_code', taxes.tax_code,
+                'rate', taxes.rate::text,
+                'taxable_amount', taxes.taxable_amount::text,
+                'tax_amount', taxes.tax_amount::text
+            )
+            order by taxes.tax_code
+        ) as content
+    from invoices.issued_invoice_taxes as taxes
+    inner join documents on taxes.invoice_number = documents.invoice_number
+    group by taxes.invoice_number, taxes.line_number
+),
+
+coupons as (
+    select
+        entries.invoice_number,
+        entries.line_number,
+        sum(entries.amount) as amount,
+        jsonb_agg(
+            jsonb_build_object(
+                'coupon_id', entries.coupon_id,
+                'amount', entries.amount::text,
+                'description', entries.description
+            )
+            order by entries.coupon_id
+        ) as content
+    from invoices.coupon_entries as entries
+    inner join documents on entries.invoice_number = documents.invoice_number
+    group by entries.invoice_number, entries.line_number
+),
+
+credits as (
+    select
+        entries.invoice_number,
+        sum(-entries.amount) as amount,
+        jsonb_object_agg(entries.credit_id, (-entries.amount)::text) as content
+    from invoices.credit_entries as entries
+    inner join documents on entries.invoice_number = documents.invoice_number
+    group by entries.invoice_number
+),
+
+overdrawn as (
+    select distinct entries.invoice_number
+    from invoices.credit_entries as entries
+    inner join documents on entries.invoice_number = documents.invoice_number
+    where (
+        select sum(moves.amount)
+        from invoices.credit_entries as moves
+        where moves.credit_id = entries.credit_id
+    ) < 0
+),
+
+-- Taxes that are not the rate of what they are of: the line, with what lowers it, less its coupons.
+net_lines as (
+    select
+        lines.invoice_number,
+        lines.line_number,
+        lines.charge_id,
+        lines.slice_start,
+        case when lines.component in ('discount', 'maximum') then 'usage' else lines.component end as taxed_as,
+        lines.amount - coalesce(coupons.amount, 0) as amount
+    from invoices.issued_invoice_lines as lines
+    inner join documents on lines.invoice_number = documents.invoice_number
+    left join coupons
+        on lines.invoice_number = coupons.invoice_number and lines.line_number = coupons.line_number
+),
+
+taxables as (
+    select
+        invoice_number,
+        line_number,
+        sum(amount) over (partition by invoice_number, charge_id, slice_start, taxed_as) as amount
+    from net_lines
+),
+
+wrong_taxes as (
+    select distinct taxes.invoice_number
+    from invoices.issued_invoice_taxes as taxes
+    inner join documents on taxes.invoice_number = documents.invoice_number
+    inner join catalog.currencies on documents.currency = currencies.currency
+    inner join taxables
+        on taxes.invoice_number = taxables.invoice_number and taxes.line_number = taxables.line_number
+    where
+        documents.document_kind <> 'write_off'
+        and (
+            taxes.taxable_amount <> taxables.amount
+            or taxes.tax_amount <> round(taxes.taxable_amount * taxes.rate * 0.01, currencies.minor_digits)
+        )
+),
+
+-- A void or a write-off against the document that it is about: every amount, and every line's.
+unlike_reversals as (
+    select documents.invoice_number
+    from documents
+    inner join invoices.issued_invoices as earlier on documents.refers_to = earlier.invoice_number
+    where
+        (
+            documents.total, documents.coupon_amount, documents.tax_amount, documents.credit_amount,
+            documents.tenant_id, documents.currency
+        ) <> (
+            -earlier.total, -earlier.coupon_amount, -earlier.tax_amount, -earlier.credit_amount,
+            earlier.tenant_id, earlier.currency
+        )
+    union
+    select documents.invoice_number
+    from documents
+    inner join invoices.issued_invoice_lines as earlier on documents.refers_to = earlier.invoice_number
+    left join invoices.issued_invoice_lines as lines
+        on documents.invoice_number = lines.invoice_number and earlier.line_number = lines.line_number
+    where lines.amount is distinct from -earlier.amount
+),
+
 lines as (
     select
         lines.invoice_number,
         count(*) as line_count,
         max(lines.line_number) as last_line,
         sum(lines.amount) as amount,
+        sum(taxes.amount) as tax_amount,
+        sum(coupons.amount) as coupon_amount,
         count(*) filter (
             where
-                lines.event_count <> coalesce(usage_sums.event_count, 0)
-                or lines.event_digest <> coalesce(usage_sums.event_digest, 0)
-                or lines.payload_digest <> coalesce(usage_sums.payload_digest, 0)
+                documents.refers_to is null
+                and (
+                    lines.event_count <> coalesce(usage_sums.event_count, 0)
+                    or lines.event_digest <> coalesce(usage_sums.event_digest, 0)
+                    or lines.payload_digest <> coalesce(usage_sums.payload_digest, 0)
+                )
         ) as lines_unlike_usage,
         count(*) filter (
             where lines.tenant_id <> documents.tenant_id or lines.currency <> documents.currency
@@ -77,7 +222,10 @@ lines as (
                 'currency', lines.currency,
                 'kind', lines.kind,
                 'description', lines.description,
-                'usage_sha256', usage_sums.usage_sha256
+                'usage_sha256', usage_sums.usage_sha256,
+                'tiers', coalesce(tiers.content, '[]'),
+                'taxes', coalesce(taxes.content, '[]'),
+                'coupons', coalesce(coupons.content, '[]')
             )
             order by lines.line_number
         ) as content
@@ -85,6 +233,12 @@ lines as (
     inner join documents on lines.invoice_number = documents.invoice_number
     left join usage_sums
         on lines.invoice_number = usage_sums.invoice_number and lines.line_number = usage_sums.line_number
+    left join tiers
+        on lines.invoice_number = tiers.invoice_number and lines.line_number = tiers.line_number
+    left join taxes
+        on lines.invoice_number = taxes.invoice_number and lines.line_number = taxes.line_number
+    left join coupons
+        on lines.invoice_number = coupons.invoice_number and lines.line_number = coupons.line_number
     group by lines.invoice_number
 )
 
@@ -124,7 +278,8 @@ select
                     'refers_to', documents.refers_to,
                     'decided_by', documents.decided_by,
                     'reason', documents.reason,
-                    'lines', coalesce(lines.content, '[]')
+                    'lines', coalesce(lines.content, '[]'),
+                    'credits', coalesce(credits.content, '{}')
                 ) then 'content differs from the columns, the lines or their usage'
         end,
         case when documents.total <> coalesce(lines.amount, 0) then 'lines do not add up to the total' end,
@@ -132,9 +287,43 @@ select
             when coalesce(lines.last_line, 0) <> coalesce(lines.line_count, 0) then 'line numbers have a gap'
         end,
         case when lines.foreign_lines > 0 then 'a line has another tenant or currency' end,
+        case
+            when documents.tax_amount <> coalesce(lines.tax_amount, 0) then 'taxes do not add up to the tax'
+        end,
+        case when wrong_taxes.invoice_number is not null then 'a tax is not the rate of its line' end,
+        case
+            when
+                documents.document_kind <> 'write_off'
+                and documents.coupon_amount <> coalesce(lines.coupon_amount, 0)
+                then 'coupon entries do not add up'
+        end,
+        case
+            when
+                documents.document_kind <> 'write_off' and documents.credit_amount <> coalesce(credits.amount, 0)
+                then 'credit entries do not add up'
+        end,
+        case
+            when
+                documents.document_kind = 'write_off'
+                and (lines.coupon_amount is not null or credits.amount is not null)
+                then 'a write-off gives something back'
+        end,
+        case when overdrawn.invoice_number is not null then 'a credit of it is overdrawn' end,
+        case
+            when
+                documents.amount_due
+                <> documents.total - documents.coupon_amount + documents.tax_amount - documents.credit_amount
+                then 'what is due does not add up'
+        end,
+        case
+            when unlike_reversals.invoice_number is not null
+                then 'it is not the negation of the document that it is about'
+        end,
         case when lines.lines_unlike_usage > 0 then 'the pinned usage does not add up to its line' end,
         case
-            when (documents.document_kind = 'credit_note') <> (documents.total < 0)
+            when
+                documents.document_kind in ('invoice', 'credit_note')
+                and (documents.document_kind = 'credit_note') <> (documents.total < 0)
                 then 'the kind of document does not fit its total'
         end
     ], null) as faults,
@@ -143,4 +332,8 @@ select
 from documents
 inner join chained on documents.invoice_number = chained.invoice_number
 left join lines on documents.invoice_number = lines.invoice_number
+left join credits on documents.invoice_number = credits.invoice_number
+left join overdrawn on documents.invoice_number = overdrawn.invoice_number
+left join wrong_taxes on documents.invoice_number = wrong_taxes.invoice_number
+left join unlike_reversals on documents.invoice_number = unlike_reversals.invoice_number
 order by documents.billing_date, documents.series, documents.series_number

@@ -1,4 +1,5 @@
--- Issued lines of a range of billing dates with what was issued for their key until then, and what they pinned.
+-- Issued lines of a range of billing dates with what was issued for their key until then, voids included, and
+-- what they pinned. A write-off leaves what was billed as it is.
 with
 lines as materialized (
     select
@@ -11,6 +12,7 @@ lines as materialized (
     where
         documents.billing_date >= (%(window_start)s::timestamptz at time zone 'UTC')::date
         and documents.billing_date < (%(window_end)s::timestamptz at time zone 'UTC')
+        and documents.document_kind in ('invoice', 'credit_note')
 ),
 
 issued_until as (
@@ -26,7 +28,9 @@ issued_until as (
             and lines.slice_start = earlier.slice_start
             and lines.currency = earlier.currency
     inner join invoices.issued_invoices as documents on earlier.invoice_number = documents.invoice_number
-    where (documents.billing_date, documents.series_number) <= (lines.billing_date, lines.series_number)
+    where
+        (documents.billing_date, documents.series_number) <= (lines.billing_date, lines.series_number)
+        and documents.document_kind <> 'write_off'
     group by lines.invoice_number, lines.line_number
 ),
 
