@@ -52,6 +52,20 @@ class Day(click.ParamType[date]):
             self.fail(f"{value!r}: write a date as 2026-01-31", param, ctx)
 
 
+class Amount(click.ParamType[Decimal]):
+    """An amount of money, written 100.00."""
+
+    name = "amount"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Decimal:
+        text = str(value)
+        if not re.fullmatch(r"-?[0-9]{1,20}([.][0-9]{1,18})?", text):
+            self.fail(f"{text!r}: write an amount with a point, as 100.00", param, ctx)
+        return Decimal(text)
+
+
 @click.group()
 def cli() -> None:
     """Usage metering that can be trusted with invoices."""
@@ -224,23 +238,34 @@ def rebuild(
     "--date", "billing_date", type=Day(), help="The billing date D (UTC), which has ended."
 )
 @click.option("--preview", is_flag=True, help="Show what would be issued and held; issue nothing.")
+@click.option("--approve", metavar="DRAFT|all", help="Approve a draft, or all due by now, as is.")
+@click.option("--hold", metavar="DRAFT", help="Hold a draft until it is released.")
 @click.option("--release", metavar="DRAFT", help="Let a held draft go although its reason stands.")
 @click.option("--stop", is_flag=True, help="Stop all issuing.")
 @click.option("--resume", is_flag=True, help="Allow issuing again.")
-@click.option("--by", help="Who decides (with --release, --stop, --resume).")
-@click.option("--why", help="Why (with --release, --stop, --resume).")
+@click.option("--by", help="Who decides (with everything but --date).")
+@click.option("--why", help="Why (with everything but --date).")
 def issue(
     billing_date: date | None,
     preview: bool,
+    approve: str | None,
+    hold: str | None,
     release: str | None,
     stop: bool,
     resume: bool,
     by: str | None,
     why: str | None,
 ) -> None:
-    """Issue what is due by the end of a billing date; preview, release, stop, resume."""
-    if sum((billing_date is not None, release is not None, stop, resume)) != 1:
-        raise click.UsageError("Give one of --date, --release, --stop, --resume.")
+    """Issue what is due by the end of a billing date; preview, approve, hold, release, stop, resume.
+
+    With METERING_APPROVAL=required a draft is held until it is approved. An approval is good for the
+    draft's lines as they are: changed by late usage, it needs another one.
+    """
+    named = (billing_date, approve, hold, release)
+    if sum((*(each is not None for each in named), stop, resume)) != 1:
+        raise click.UsageError(
+            "Give one of --date, --approve, --hold, --release, --stop, --resume."
+        )
     if billing_date is not None and billing_date < settings.load().first_hour.date():
         raise click.UsageError("Billing dates begin with METERING_FIRST_HOUR.")
     if billing_date is None and not (by and why):
@@ -250,7 +275,102 @@ def issue(
     if billing_date is not None:
         billing.issue_date(console, billing_date, preview)
     elif by and why:
-        billing.decide(console, release=release, stop=stop, by=by, why=why)
+        billing.decide(
+            console, by=by, why=why, hold=hold, release=release, approve=approve, stop=stop
+        )
+
+
+@cli.group()
+def invoice() -> None:
+    """Issued documents: list, void for re-issue, write off."""
+
+
+@invoice.command("list")
+@click.option("--tenant", metavar="TENANT", help="Of this tenant only.")
+@click.option("--date", "billing_date", type=Day(), help="Of this billing date only.")
+def list_invoices(tenant: str | None, billing_date: date | None) -> None:
+    """Print issued documents with net, coupons, tax, credits and what is due."""
+    from metering_pipeline import billing
+
+    billing.list_invoices(console, tenant, billing_date)
+
+
+@invoice.command("void")
+@click.argument("number")
+@click.option("--by", required=True, help="Who decides.")
+@click.option("--why", required=True, help="Why: it stands in the further document.")
+def void_invoice(number: str, by: str, why: str) -> None:
+    """Void a document for re-issue: a further document takes back all of it.
+
+    Its lines are due again, as the next run of issuing finds them; the coupons and prepaid credits that
+    it had used are given back.
+    """
+    from metering_pipeline import billing
+
+    billing.reverse(console, number, "void", by, why)
+
+
+@invoice.command("write-off")
+@click.argument("number")
+@click.option("--by", required=True, help="Who decides.")
+@click.option("--why", required=True, help="Why: it stands in the further document.")
+def write_off(number: str, by: str, why: str) -> None:
+    """Write a document off: it stays billed and is not expected to be paid."""
+    from metering_pipeline import billing
+
+    billing.reverse(console, number, "write_off", by, why)
+
+
+@cli.group()
+def credit() -> None:
+    """Prepaid credits: grant, list, void. Documents use them when they are issued."""
+
+
+@credit.command("grant")
+@click.argument("tenant")
+@click.argument("amount", type=Amount())
+@click.option("--currency", required=True, help="As EUR.")
+@click.option("--priority", type=click.IntRange(0, 999), default=50, show_default=True,
+              help="The lower number pays first.")  # fmt: skip
+@click.option("--expires", type=Day(), help="The first billing date on which it pays no more.")
+@click.option("--component", "components", multiple=True,
+              help="Pay only for these: usage, flat, minimum, commitment.")  # fmt: skip
+@click.option("--by", required=True, help="Who grants it.")
+@click.option("--why", required=True, help="Why, as an order number.")
+def grant_credit(
+    tenant: str,
+    amount: Decimal,
+    currency: str,
+    priority: int,
+    expires: date | None,
+    components: tuple[str, ...],
+    by: str,
+    why: str,
+) -> None:
+    """Grant a tenant a prepaid credit."""
+    from metering_pipeline import billing
+
+    billing.grant_credit(console, tenant, amount, currency, priority, expires, components, by, why)
+
+
+@credit.command("list")
+@click.option("--tenant", metavar="TENANT", help="Of this tenant only.")
+def list_credits(tenant: str | None) -> None:
+    """Print the credits and what is left of them, in the order in which they pay."""
+    from metering_pipeline import billing
+
+    billing.list_credits(console, tenant)
+
+
+@credit.command("void")
+@click.argument("credit_id")
+@click.option("--by", required=True, help="Who decides.")
+@click.option("--why", required=True, help="Why.")
+def void_credit(credit_id: str, by: str, why: str) -> None:
+    """Take back what is left of a credit."""
+    from metering_pipeline import billing
+
+    billing.void_credit(console, credit_id, by, why)
 
 
 class Month(click.ParamType[datetime]):

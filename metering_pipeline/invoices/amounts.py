@@ -13,8 +13,8 @@ from fractions import Fraction
 EXACT = Context(prec=200)
 """Digits enough that no sum or product of the catalog's and the ledger's numbers is ever cut."""
 
-WITH_USAGE = ("discount", "maximum")
-"""Components that lower the usage line of their charge and slice: they are taxed and paid with it."""
+LOWERING = ("discount", "maximum")
+"""Components that lower the line of their charge and slice: they are taxed and paid with it."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,7 @@ def reckon(
     """
     with localcontext(EXACT):
         shares, left = _use_coupons(lines, coupons, minor_digits)
-        taxes = _taxes(lines, left, minor_digits)
-        due = _due_by_component(lines, left, taxes)
+        taxes, due = _taxes_and_dues(lines, left, minor_digits)
         used = use_credits(due, credits, minor_digits)
         zero = rounded(Decimal(0), minor_digits)
         total = sum((line.amount for line in lines), zero)
@@ -163,8 +162,9 @@ def use_credits(
 
 
 def rounded(amount: Decimal, minor_digits: int) -> Decimal:
-    """Half away from zero, to minor units."""
-    return amount.quantize(Decimal(1).scaleb(-minor_digits), ROUND_HALF_UP, EXACT)
+    """Half away from zero, to minor units. Zero has no sign: the database knows none."""
+    money = amount.quantize(Decimal(1).scaleb(-minor_digits), ROUND_HALF_UP, EXACT)
+    return money if money else money.copy_abs()
 
 
 def whole_units(amount: Decimal, minor_digits: int) -> Decimal:
@@ -193,38 +193,38 @@ def _use_coupons(
     return shares, left
 
 
-def _taxes(lines: Sequence[Line], left: Sequence[Decimal], minor_digits: int) -> list[LineTax]:
-    """The taxes of each line. What lowers a usage line is taxed with it: they stand with the usage."""
-    together: defaultdict[tuple[str, str, object], list[int]] = defaultdict(list)
+def _taxed_together(lines: Sequence[Line]) -> list[tuple[Line, list[int]]]:
+    """The lines' places, those together that are taxed as one, each time with the line that bears the tax.
+
+    A discount and a maximum go with the line that they lower, a minimum stands alone.
+    """
+    together: defaultdict[tuple[str, object, bool], list[int]] = defaultdict(list)
     for place, line in enumerate(lines):
-        together[line.charge_id, _paid_as(line), line.slice_start].append(place)
-    taxes = []
-    for places in together.values():
-        bearer = lines[min(places, key=lambda place: (lines[place].component in WITH_USAGE, place))]
+        together[line.charge_id, line.slice_start, line.component == "minimum"].append(place)
+    return [
+        (lines[min(places, key=lambda place: (lines[place].component in LOWERING, place))], places)
+        for places in together.values()
+    ]
+
+
+def _taxes_and_dues(
+    lines: Sequence[Line], left: Sequence[Decimal], minor_digits: int
+) -> tuple[list[LineTax], dict[str, Decimal]]:
+    """The taxes of what the coupons left, and what is due with them by component."""
+    taxes: list[LineTax] = []
+    due: defaultdict[str, Decimal] = defaultdict(Decimal)
+    for bearer, places in _taxed_together(lines):
         taxable = sum((left[place] for place in places), Decimal(0))
-        taxes += [
+        of_line = [
             LineTax(
                 bearer.line_number, code, rate, taxable, rounded(taxable * rate / 100, minor_digits)
             )
             for code, rate in bearer.taxes
         ]
-    return taxes
-
-
-def _due_by_component(
-    lines: Sequence[Line], left: Sequence[Decimal], taxes: Sequence[LineTax]
-) -> dict[str, Decimal]:
-    due: defaultdict[str, Decimal] = defaultdict(Decimal)
-    for line, amount in zip(lines, left, strict=True):
-        due[_paid_as(line)] += amount
-    components = {line.line_number: _paid_as(line) for line in lines}
-    for tax in taxes:
-        due[components[tax.line_number]] += tax.tax_amount
-    return dict(due)
-
-
-def _paid_as(line: Line) -> str:
-    return "usage" if line.component in WITH_USAGE else line.component
+        component = "usage" if bearer.component in LOWERING else bearer.component
+        due[component] += taxable + sum((tax.tax_amount for tax in of_line), Decimal(0))
+        taxes += of_line
+    return taxes, dict(due)
 
 
 def _take(amounts: dict[str, Decimal], names: Sequence[str], amount: Decimal) -> None:

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import IsolationLevel
 from psycopg.rows import class_row
 
-from metering_pipeline.errors import MeteringError
+from metering_pipeline.errors import MeteringError, require_texts
 from metering_pipeline.invoices.documents import Document, compose, freeze, number
 from metering_pipeline.invoices.gate import Hold, find_holds
 from metering_pipeline.invoices.reversals import reversal
@@ -158,7 +158,7 @@ def reverse(
     about stays billed, and nothing is given back. The billing date is the newest one issued. Raises
     UnknownDocumentError, NotReversibleError, IssuingStoppedError, ValueError for an empty text.
     """
-    _require(by=by, why=why)
+    require_texts(by=by, why=why)
 
     def work() -> IssuedInvoice:
         with database.locked(IsolationLevel.REPEATABLE_READ) as connection:
@@ -181,7 +181,7 @@ def approve(
     Another content, total or digest needs another approval. Raises UnknownHoldError where there is no such
     draft, ValueError for an empty text.
     """
-    _require(by=by, why=why)
+    require_texts(by=by, why=why)
     parameters = {"draft_id": draft_id, "by": by, "why": why, "now": now}
     with database.locked() as connection:
         approved = [row.draft_id for row in rows(connection, PACKAGE, "approve_drafts", parameters)]
@@ -196,7 +196,7 @@ def hold(database: Database, draft_id: str, by: str, why: str, now: datetime) ->
     """Hold a draft, and whatever becomes of it: every draft of its subscription and currency, until
     it is released. Raises UnknownHoldError, ValueError.
     """
-    _require(by=by, why=why)
+    require_texts(by=by, why=why)
     parameters = {"draft_id": draft_id, "detail": f"{by}: {why}", "now": now}
     with database.locked() as connection:
         if connection.execute(statement(PACKAGE, "hold_by_hand"), parameters).fetchone() is None:
@@ -220,7 +220,7 @@ def release(
     (one by hand has simply gone), and is kept for good in invoices.hold_releases. Raises UnknownHoldError when the draft is not held so,
     ValueError for an empty text.
     """
-    _require(by=by, why=why)
+    require_texts(by=by, why=why)
     parameters = {"draft_id": draft_id, "reason": reason, "by": by, "why": why, "now": now}
     with database.locked() as connection:
         released = [row.reason for row in rows(connection, PACKAGE, "release_hold", parameters)]
@@ -312,13 +312,7 @@ def _require_switched_on(connection: psycopg.Connection) -> None:
 
 
 def _switch(database: Database, stopped: bool, by: str, why: str, now: datetime) -> None:
-    _require(by=by, why=why)
+    require_texts(by=by, why=why)
     with database.locked() as connection:
         parameters = {"stopped": stopped, "by": by, "why": why, "now": now}
         connection.execute(statement(PACKAGE, "set_switch"), parameters)
-
-
-def _require(**texts: str) -> None:
-    for name, text in texts.items():
-        if not text.strip():
-            raise ValueError(f"{name} must not be empty: it is kept for good")

@@ -1,13 +1,13 @@
 """Voids and write-offs: further documents about an issued one, with its lines and amounts negated."""
 
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import Any
 
 import psycopg
 
 from metering_pipeline.errors import MeteringError
-from metering_pipeline.invoices.amounts import Amounts, CouponShare, LineTax
+from metering_pipeline.invoices.amounts import EXACT, Amounts, CouponShare, LineTax
 from metering_pipeline.invoices.documents import Document, read_rows
 
 NEGATED = ("total", "coupon_amount", "tax_amount", "credit_amount", "amount_due")
@@ -35,14 +35,15 @@ def reversal(
         )
     (document,) = found
     _require_reversible(document, kind)
-    amounts = _negated_amounts(connection, invoice_number, gives_back=kind == "void")
+    with localcontext(EXACT):
+        amounts = _negated_amounts(connection, invoice_number, gives_back=kind == "void")
+        negated = {name: -document[name] for name in NEGATED}
     columns = {
         name: value
         for name, value in document.items()
         if name not in ("reversed_by", "reversed_as")
     }
-    columns |= {name: -document[name] for name in NEGATED}
-    columns |= {
+    columns |= negated | {
         "document_kind": kind,
         "issued_at": now.astimezone(UTC),
         "refers_to": invoice_number,

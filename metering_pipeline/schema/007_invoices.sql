@@ -190,6 +190,7 @@ create table invoices.credit_entries (
     check ((kind in ('applied', 'returned')) = (invoice_number is not null)),
     check ((kind = 'grant') = (priority is not null))
 );
+create sequence invoices.credit_numbers;
 create unique index credit_entries_one_grant on invoices.credit_entries (credit_id) where kind = 'grant';
 create index credit_entries_by_credit on invoices.credit_entries (credit_id);
 create index credit_entries_by_tenant on invoices.credit_entries (tenant_id, currency);

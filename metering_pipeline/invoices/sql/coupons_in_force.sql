@@ -20,8 +20,10 @@ select
     coupons.currency,
     coupons.description,
     coupons.percent,
-    greatest(coupons.amount - coalesce(used.amount, 0), 0) as amount_left,
-    greatest(coupons.document_limit - coalesce(used.documents, 0), 0) as documents_left
+    case when coupons.amount is not null then greatest(coupons.amount - coalesce(used.amount, 0), 0) end as amount_left,
+    case
+        when coupons.document_limit is not null then greatest(coupons.document_limit - coalesce(used.documents, 0), 0)
+    end as documents_left
 from catalog.coupons
 left join used on coupons.coupon_id = used.coupon_id
 where

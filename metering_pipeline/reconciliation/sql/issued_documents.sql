@@ -121,14 +121,15 @@ overdrawn as (
     ) < 0
 ),
 
--- Taxes that are not the rate of what they are of: the line, with what lowers it, less its coupons.
+-- Taxes that are not the rate of what they are of: the line, with what lowers it, less its coupons;
+-- a minimum stands alone.
 net_lines as (
     select
         lines.invoice_number,
         lines.line_number,
         lines.charge_id,
         lines.slice_start,
-        case when lines.component in ('discount', 'maximum') then 'usage' else lines.component end as taxed_as,
+        lines.component = 'minimum' as stands_alone,
         lines.amount - coalesce(coupons.amount, 0) as amount
     from invoices.issued_invoice_lines as lines
     inner join documents on lines.invoice_number = documents.invoice_number
@@ -140,7 +141,7 @@ taxables as (
     select
         invoice_number,
         line_number,
-        sum(amount) over (partition by invoice_number, charge_id, slice_start, taxed_as) as amount
+        sum(amount) over (partition by invoice_number, charge_id, slice_start, stands_alone) as amount
     from net_lines
 ),
 
