@@ -50,15 +50,16 @@
 
 {#
   The tier slices of quantities. The relation has the key's columns, charge_id, charge_version, billable_quantity,
-  charged_days and full_days; a row of it gives a row for each tier that it reaches:
-  the key, tier, quantity, unit_amount, flat_amount, rate_percent, dimension_values, amount.
+  billable_events, limited_events, limit_amount, charged_days and full_days. A row of it gives a row for each tier
+  that it reaches: the key, tier, quantity, unit_amount, flat_amount, rate_percent, dimension_values, amount.
 
   graduated, graduated_percentage  each tier its part, and its flat amount once it is reached; the first always is
   volume                           the tier that holds the whole quantity, and its flat amount
   package                          the packages that were begun, at flat_amount
   per_unit, percentage, dynamic    the one tier; a dynamic charge needs none: its quantity is the amount
-  flat                             the flat amount by days
-  A matrix is matrix_slices.
+  flat                             the flat amount, by days
+  Of a percentage slice 2 is what each event costs, slice 3 what the limits of an event add or take off.
+  A matrix has matrix_slices.
 #}
 {% macro priced_slices(relation, key) -%}
 {%- set kept = 'priced.' ~ (key | join(', priced.')) -%}
@@ -69,17 +70,21 @@ select
         coalesce(tiers.unit_amount, 1) as unit_amount,
         coalesce(tiers.flat_amount, 0) as flat_amount,
         coalesce(tiers.rate_percent, 0) as rate_percent,
-        coalesce(tiers.dimension_values, '{}') as dimension_values,
+        '{}'::jsonb as dimension_values,
         case charges.charge_model
             when 'flat' then case
-                when charges.prorated then {{ prorated('tiers.flat_amount', 'priced.charged_days', 'priced.full_days') }}
+                when charges.prorated
+                    then {{ prorated('tiers.flat_amount', 'priced.charged_days', 'priced.full_days') }}
                 else tiers.flat_amount
             end
             when 'package' then tiers.flat_amount * (
                 div(parts.quantity, charges.package_size)
                 + case when mod(parts.quantity, charges.package_size) > 0 then 1 else 0 end
             )
-            else {{ tier_amount('parts.quantity', 'tiers', 'charges') }}
+            else {{ exact_amount(
+                'parts.quantity * (coalesce(tiers.unit_amount, 1) + coalesce(tiers.rate_percent, 0) * 0.01)'
+                ~ ' + coalesce(tiers.flat_amount, 0)', 'charges'
+            ) }}
         end as amount
     from {{ relation }} as priced
     inner join catalog.charges
@@ -105,19 +110,158 @@ select
     where
         charges.charge_model <> 'matrix'
         and (tiers.tier is not null or charges.charge_model = 'dynamic')
+    union all
+    select
+        {{ kept }},
+        parts.tier,
+        parts.quantity,
+        parts.unit_amount,
+        0,
+        0,
+        '{}'::jsonb,
+        trim_scale(parts.amount)
+    from {{ relation }} as priced
+    inner join catalog.percentage_terms as terms
+        on priced.charge_id = terms.charge_id and priced.charge_version = terms.version
+    cross join lateral (
+        values
+        (
+            2, priced.billable_events, terms.amount_per_event, priced.billable_events * terms.amount_per_event,
+            terms.amount_per_event <> 0
+        ),
+        (
+            3, priced.limited_events, 0, priced.limit_amount,
+            num_nonnulls(terms.minimum_per_event, terms.maximum_per_event) > 0
+        )
+    ) as parts (tier, quantity, unit_amount, amount, agreed)
+    where parts.agreed
 {%- endmacro %}
 
-{# What a tier's quantity costs; a percentage is a unit amount of a hundredth of it. #}
-{% macro tier_amount(quantity, tiers, charges) -%}
+{#
+  The slices of matrix charges, as priced_slices gives them. The relation has the key's columns, charge_id,
+  charge_version, dimensions and quantity. Each dimensions' quantity goes to the row of the matrix that names most
+  of them, among equals to the first; where no row fits it has no price and is not here.
+#}
+{% macro matrix_slices(relation, key) -%}
+{%- set kept = 'usage.' ~ (key | join(', usage.')) -%}
+{%- set grouped = key | join(', ') -%}
+select
+        {{ grouped }},
+        tier,
+        sum(quantity) as quantity,
+        unit_amount,
+        0 as flat_amount,
+        0 as rate_percent,
+        dimension_values,
+        {{ exact_amount('sum(quantity) * unit_amount', 'fitting') }} as amount
+    from (
+        select distinct on ({{ kept }}, usage.dimensions)
+            {{ kept }},
+            {{ converted_quantity('usage.quantity', 'charges') }} as quantity,
+            charges.conversion_operation,
+            prices.tier,
+            prices.unit_amount,
+            prices.dimension_values
+        from {{ relation }} as usage
+        inner join catalog.charges
+            on usage.charge_id = charges.charge_id and usage.charge_version = charges.version
+        inner join (
+            select
+                charge_tiers.*,
+                (
+                    select count(*)
+                    from jsonb_object_keys(charge_tiers.dimension_values)
+                ) as named
+            from catalog.charge_tiers
+        ) as prices
+            on usage.charge_id = prices.charge_id
+                and usage.charge_version = prices.version
+                and usage.dimensions @> prices.dimension_values
+        order by {{ kept }}, usage.dimensions, prices.named desc, prices.tier
+    ) as fitting
+    group by {{ grouped }}, tier, unit_amount, dimension_values, conversion_operation
+{%- endmacro %}
+
+{#
+  What percentage charges that look at each event charge for. The relation has an event a row: the key's columns,
+  charge_id, charge_version, occurred_at, fingerprint and quantity. Events are taken by time, then
+  by fingerprint. Free ones come first: so many, and so much in amount; whichever ends first ends both. The event
+  that crosses the free amount pays for the excess. The limits hold for what each event that is not free costs.
+  Gives the key, billable_quantity, billable_events, limited_events and limit_amount.
+#}
+{% macro paid_events(relation, key) -%}
+{%- set kept = key | join(', ') -%}
+select
+        {{ kept }},
+        coalesce(sum(payable) filter (where not is_free), 0) as billable_quantity,
+        count(*) filter (where not is_free) as billable_events,
+        count(*) filter (where not is_free and limited <> cost) as limited_events,
+        coalesce(sum(limited - cost) filter (where not is_free), 0) as limit_amount
+    from (
+        select
+            {{ kept }},
+            judged.is_free,
+            costs.payable,
+            costs.cost,
+            least(greatest(costs.cost, judged.minimum_per_event), judged.maximum_per_event) as limited
+        from (
+            select
+                *,
+                num_nonnulls(free_events, free_amount) > 0
+                and place <= coalesce(free_events, place)
+                and peak <= coalesce(free_amount, peak) as is_free,
+                place <= coalesce(free_events, place)
+                and coalesce(lag(peak) over (partition by {{ kept }} order by place), 0) <= free_amount
+                and peak > free_amount as is_crossing
+            from (
+                select
+                    *,
+                    max(running) over (partition by {{ kept }} order by place) as peak
+                from (
+                    select
+                        {{ 'events.' ~ (key | join(', events.')) }},
+                        converted.quantity,
+                        tiers.rate_percent,
+                        terms.amount_per_event,
+                        terms.free_events,
+                        terms.free_amount,
+                        terms.minimum_per_event,
+                        terms.maximum_per_event,
+                        row_number() over line as place,
+                        sum(converted.quantity) over line as running
+                    from {{ relation }} as events
+                    inner join catalog.charges
+                        on events.charge_id = charges.charge_id and events.charge_version = charges.version
+                    cross join lateral (
+                        select {{ converted_quantity('events.quantity', 'charges') }} as quantity
+                    ) as converted
+                    inner join catalog.percentage_terms as terms
+                        on events.charge_id = terms.charge_id and events.charge_version = terms.version
+                    inner join catalog.charge_tiers as tiers
+                        on events.charge_id = tiers.charge_id and events.charge_version = tiers.version
+                    window line as (
+                        partition by {{ 'events.' ~ (key | join(', events.')) }}
+                        order by events.occurred_at, events.fingerprint
+                    )
+                ) as numbered
+            ) as running_up
+        ) as judged
+        cross join lateral (
+            select case when judged.is_crossing then judged.running - judged.free_amount else judged.quantity end
+        ) as excess (payable)
+        cross join lateral (
+            select
+                excess.payable,
+                excess.payable * judged.rate_percent * 0.01 + judged.amount_per_event as cost
+        ) as costs
+    ) as costed
+    group by {{ kept }}
+{%- endmacro %}
+
+{# An amount as it comes out; after a division, which may never end, to 40 digits. #}
+{% macro exact_amount(amount, charges) -%}
     case
-        when {{ charges }}.conversion_operation = 'divide' then trim_scale(round(
-            {{ unrounded_tier_amount(quantity, tiers) }}, 40
-        ))
-        else trim_scale({{ unrounded_tier_amount(quantity, tiers) }})
+        when {{ charges }}.conversion_operation = 'divide' then trim_scale(round({{ amount }}, 40))
+        else trim_scale({{ amount }})
     end
-{%- endmacro %}
-
-{% macro unrounded_tier_amount(quantity, tiers) -%}
-    {{ quantity }} * (coalesce({{ tiers }}.unit_amount, 1) + coalesce({{ tiers }}.rate_percent, 0) * 0.01)
-    + coalesce({{ tiers }}.flat_amount, 0)
 {%- endmacro %}

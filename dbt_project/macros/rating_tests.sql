@@ -40,7 +40,7 @@ select
     slices.exact_amount as slices_amount
 from {{ model }} as lines
 full join slices using (subscription_id, charge_id, component, slice_start, currency)
-where lines.exact_amount is distinct from slices.exact_amount
+where lines.exact_amount is distinct from coalesce(slices.exact_amount, 0)
 {% endtest %}
 
 {# A document whose total is not the sum of its lines. #}

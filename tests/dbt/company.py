@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,8 @@ from metering_pipeline.settings import PROJECT_ROOT
 
 SEEDS = PROJECT_ROOT / "dbt_project" / "seeds"
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+TIER = ("up_to", "unit_amount", "flat_amount")
 
 Row = dict[str, Any]
 
@@ -81,7 +84,7 @@ class Company:
         self,
         charge: str,
         plan: str,
-        tiers: list[tuple[object, object, object]],
+        tiers: Sequence[tuple[object, object, object] | Row],
         metric: str | None = "requests",
         *,
         model: str = "graduated",
@@ -89,36 +92,39 @@ class Company:
         route: str = "{}",
         version: int = 1,
         since: str = "2020-01-01",
+        component: str | None = None,
+        **terms: object,
     ) -> Row:
-        """A version of a charge with its tiers (up_to, unit amount, flat amount)."""
-        for tier, (up_to, unit_amount, flat_amount) in enumerate(tiers, start=1):
-            self.add(
-                "charge_tiers",
-                charge_id=charge,
-                version=version,
-                tier=tier,
-                up_to=up_to,
-                unit_amount=unit_amount,
-                flat_amount=flat_amount,
-            )
+        """A version of a charge with its tiers (up_to, unit amount, flat amount), or rows of them."""
+        for number, tier in enumerate(tiers, start=1):
+            row = tier if isinstance(tier, dict) else dict(zip(TIER, tier, strict=True))
+            key = {"charge_id": charge, "version": version, "tier": number}
+            self.add("charge_tiers", **key | {"unit_amount": 0, "flat_amount": 0} | row)
         return self.add(
             "charges",
             charge_id=charge,
             version=version,
             plan_id=plan,
-            component="flat" if model == "flat" else "usage",
+            component=component or ("flat" if model == "flat" else "usage"),
             metric=metric,
             dimension_route=route,
             charge_model=model,
             timing=timing,
             description=charge,
             effective_from=since,
+            **terms,
         )
 
-    def add_fee(self, charge: str, plan: str, price: object, timing: str = "advance") -> Row:
+    def add_fee(
+        self, charge: str, plan: str, price: object, timing: str = "advance", **terms: object
+    ) -> Row:
+        tiers = [(None, 0, price)]
         return self.add_charge(
-            charge, plan, [(None, 0, price)], metric=None, model="flat", timing=timing
+            charge, plan, tiers, metric=None, model="flat", timing=timing, **terms
         )
+
+    def add_commitment(self, charge: str, plan: str, amount: object, **terms: object) -> Row:
+        return self.add_fee(charge, plan, amount, "arrears", component="commitment", **terms)
 
     def subscribe(
         self,
@@ -237,8 +243,15 @@ class Company:
             (tenant, metric, hour.date()),
         )
 
-    def record_event(self, tenant: str, at: str, event_type: str = "api.request") -> None:
-        """One event in the ledger and in the bucket of metric ``requests``."""
+    def record_event(
+        self,
+        tenant: str,
+        at: str,
+        event_type: str = "api.request",
+        metric: str = "requests",
+        quantity: object = 1,
+    ) -> None:
+        """One event in the ledger and in the bucket of a metric that reads its quantity."""
         number = next(self._numbers)
         occurred_at = instant(at)
         self.connection.execute(
@@ -253,7 +266,7 @@ class Company:
             )
             values (
                 %(tenant)s, %(event_type)s, %(at)s, %(id)s, md5(%(id)s)::uuid, md5('')::uuid,
-                1, '{}', %(at)s, 1, %(number)s, %(at)s
+                %(quantity)s, '{}', %(at)s, 1, %(number)s, %(at)s
             )
             """,
             {
@@ -262,9 +275,10 @@ class Company:
                 "at": occurred_at,
                 "id": f"request-{number}",
                 "number": number,
+                "quantity": Decimal(str(quantity)),
             },
         )
-        self.use(tenant, at)
+        self.use(tenant, at, quantity, metric=metric)
 
     # Invoices
 

@@ -4,16 +4,33 @@ import json
 import random
 from collections.abc import Callable
 from decimal import ROUND_HALF_UP, Decimal, localcontext
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
 from metering_pipeline.settings import PROJECT_ROOT
 from tests.dbt.company import Company, Row
+from tests.dbt.price_oracle import Case, amounts
 
 VECTORS = PROJECT_ROOT.parent / "shared" / "vectors"
 DIGITS = {"USD": 2, "EUR": 2, "JPY": 0, "KWD": 3}
 
+MODELS_WITH_PRICES = (
+    *("per_unit", "graduated", "volume", "package", "percentage", "graduated_percentage"),
+    *("matrix", "dynamic", "flat"),
+)
+SLICES_THAT_ARE_NOT_THE_LINE = """
+    select line.*
+    from rating.rated_lines as line
+    where exact_amount <> (
+        select coalesce(sum(amount), 0)
+        from rating.tier_slices as slice
+        where slice.charge_id = line.charge_id and slice.component = line.component
+    )
+"""
+
+Rate = Callable[[], None]
 Tiers = list[tuple[Decimal | None, Decimal, Decimal]]
 
 
@@ -63,7 +80,7 @@ def units(company: Company) -> Company:
     return company
 
 
-def test_graduated_and_per_unit_vectors(units: Company, rate: Callable[[], None]) -> None:
+def test_graduated_and_per_unit_vectors(units: Company, rate: Rate) -> None:
     """Other billing systems' suites agree: total, and tier by tier where they state it."""
     cases: dict[str, Row] = {}
     for case in vectors("graduated") + vectors("per_unit"):
@@ -91,7 +108,7 @@ def test_graduated_and_per_unit_vectors(units: Company, rate: Callable[[], None]
         assert not stated or ours == stated, case["id"]
 
 
-def test_money_rounding_vectors(units: Company, rate: Callable[[], None]) -> None:
+def test_money_rounding_vectors(units: Company, rate: Rate) -> None:
     """A line is rounded half away from zero, negative ones too, to its currency's digits."""
     cases: dict[str, Row] = {}
     for case in vectors("rounding"):
@@ -110,7 +127,7 @@ def test_money_rounding_vectors(units: Company, rate: Callable[[], None]) -> Non
         assert amounts[name] == Decimal(expected), case["id"]
 
 
-def test_random_tiers_agree_with_plain_decimals(units: Company, rate: Callable[[], None]) -> None:
+def test_random_tiers_agree_with_plain_decimals(units: Company, rate: Rate) -> None:
     """Three hundred random prices and quantities, at the tiers' edges too."""
     dice = random.Random(20260101)
     expected = {}
@@ -140,16 +157,138 @@ def test_random_tiers_agree_with_plain_decimals(units: Company, rate: Callable[[
     rate()
 
     assert units.amounts() == expected
-    assert (
-        units.rows(
-            "select line.* from rating.rated_lines as line where exact_amount <> "
-            "(select sum(amount) from rating.tier_slices as slice where slice.charge_id = line.charge_id)"
-        )
-        == []
+    assert units.rows(SLICES_THAT_ARE_NOT_THE_LINE) == []
+
+
+def sell_case(company: Company, name: str, currency: str, case: Case) -> None:
+    """A tenant of its own, with the case's charge in a plan of its own and its usage in January."""
+    company.add_plan(name, currency=currency)
+    metric = {"matrix": "by_region", "flat": None}.get(case.model, "units")
+    company.add_charge(name, name, case.tiers, metric=metric, model=case.model, **case.terms)
+    if case.per_event:
+        company.add("percentage_terms", charge_id=name, version=1, **case.per_event)
+    first_day = 32 - int(case.days * 31)
+    company.subscribe(
+        name, name, start=f"2026-01-{first_day:02}T00:00:00Z", end="2026-02-01T00:00:00Z"
     )
+    for number, quantity in enumerate(case.events):
+        at = f"2026-01-31T{number:02}:00:00Z"
+        company.record_event(name, at, metric="units", quantity=quantity)
+    for region, quantity in case.by_region.items():
+        company.use(name, "2026-01-31T12:00:00Z", quantity, metric="by_region", region=region)
+    if case.quantity and not case.events and not case.by_region:
+        company.use(name, "2026-01-31T12:00:00Z", case.quantity, metric="units")
 
 
-def test_aggregations_price_their_own_figure(company: Company, rate: Callable[[], None]) -> None:
+class Dice(random.Random):
+    """Random prices and quantities, at the edges as often as between them."""
+
+    def number(self, largest: int, places: tuple[int, ...] = (0, 2, 5)) -> Decimal:
+        return Decimal(self.randrange(largest)).scaleb(-self.choice(places))
+
+    def maybe(self, **values: object) -> Row:
+        """Each of the values, or not."""
+        return {name: value for name, value in values.items() if self.random() < 0.5}
+
+    def case(self, digits: int) -> Case:
+        """Any model with any terms that go with it."""
+        model = self.choice(MODELS_WITH_PRICES)
+        case = Case(model, self.tiers(model), digits=digits)
+        case.terms |= self.maybe(
+            discount_percent=self.choice(("10", "33.333", "100", "150")),
+            discount_amount=self.number(20_000, (2, 3)),
+            prorated=self.choice(("true", "false")),
+        )
+        case.days = Fraction(self.choice((31, 31, 25, 1)), 31)
+        if model == "package":
+            case.terms["package_size"] = self.choice(("10", "0.25", "7", "1000"))
+        if model != "flat":
+            self.use(case)
+        return case
+
+    def tiers(self, model: str) -> list[Row]:
+        if model == "matrix":
+            return [
+                {"dimension_values": values, "unit_amount": self.number(1000)}
+                for values in ('{"region": "eu"}', "{}", '{"region": "us"}')
+            ]
+        edges = sorted(self.sample(range(1, 16000), self.randrange(4)))
+        if model not in ("graduated", "volume", "graduated_percentage"):
+            edges = []
+        tiers: list[Row] = [
+            {"up_to": None if edge is None else Decimal(edge) / 8} for edge in [*edges, None]
+        ]
+        for tier in tiers:
+            if model in ("graduated", "volume", "per_unit", "dynamic"):
+                tier["unit_amount"] = self.number(100_000, (0, 2, 5, 12))
+            if model in ("graduated_percentage", "percentage"):
+                tier["rate_percent"] = self.number(30_000, (2, 3))
+            if model in ("graduated", "volume", "package", "flat", "graduated_percentage"):
+                tier["flat_amount"] = self.number(50_000, (2, 4))
+        return self.choice(([], tiers)) if model == "dynamic" else tiers
+
+    def use(self, case: Case) -> None:
+        """Usage, and what a usage charge may say beyond its price."""
+        smaller, larger = sorted(self.number(90_000, (0, 2, 3)) for _ in range(2))
+        case.terms |= self.maybe(minimum_amount=smaller, maximum_amount=larger)
+        if self.random() < 0.4:
+            case.terms["conversion_operation"] = self.choice(("multiply", "divide"))
+            case.terms["conversion_factor"] = self.choice(("1000", "3", "0.7", "1024", "3600"))
+        if case.model == "matrix":
+            regions = self.sample(("eu", "us", "asia", "africa"), self.randrange(5))
+            case.by_region = {region: self.number(100_000) for region in regions}
+            return
+        if case.model == "percentage":
+            case.events = [self.number(100_000, (0, 2)) for _ in range(self.randrange(6))]
+            case.quantity = sum(case.events, Decimal(0))
+            case.per_event = self.maybe(amount_per_event=self.number(300, (2,)))
+            if self.random() < 0.6:
+                free_amount = sum(case.events[: self.randrange(4)], Decimal(0))
+                case.per_event |= self.maybe(
+                    free_events=self.randrange(5),
+                    free_amount=self.choice((free_amount, free_amount + 1)),
+                    minimum_per_event="1.75",
+                    maximum_per_event="12",
+                )
+            if set(case.per_event) - {"amount_per_event"}:
+                return
+        else:
+            edges = [tier["up_to"] for tier in case.tiers if tier.get("up_to")]
+            case.quantity = self.choice((Decimal(0), *edges, self.number(4_000_000, (3,))))
+        self.measure(case)
+
+    def measure(self, case: Case) -> None:
+        case.terms |= self.maybe(
+            included_quantity=self.choice(("10", "100.5", "1000", "unlimited"))
+        )
+        if self.random() < 0.3:
+            case.terms["quantity_rounding"] = self.choice(("round", "ceiling", "floor"))
+            case.terms["quantity_digits"] = self.choice(("0", "2", "-1", "-2", "5"))
+
+
+def test_every_model_agrees_with_plain_fractions(units: Company, rate: Rate) -> None:
+    """Four hundred random charges with random terms: each component, and the slices' sum."""
+    dice = Dice(20260101)
+    units.add_metric("by_region", dimensions='["region"]')
+    cases = {}
+    for number in range(400):
+        currency = dice.choice(list(DIGITS))
+        cases[f"t-{number}"] = dice.case(DIGITS[currency])
+        sell_case(units, f"t-{number}", currency, cases[f"t-{number}"])
+    rate()
+
+    rated: dict[str, dict[str, Fraction]] = {name: {} for name in cases}
+    for line in units.rows("select * from rating.rated_lines"):
+        rated[line["charge_id"]][line["component"]] = Fraction(line["amount"])
+    for name, case in cases.items():
+        assert rated[name] == amounts(case), (name, case)
+        assert sum(rated[name].values()) >= 0
+    assert units.rows("select * from rating.unrated_usage") == []
+    assert units.rows(SLICES_THAT_ARE_NOT_THE_LINE) == []
+    assert {case.model for case in cases.values()} == set(MODELS_WITH_PRICES)
+
+
+def test_aggregations_price_their_own_figure(company: Company, rate: Rate) -> None:
     """count, sum, min, max and latest of the same usage; nothing used is 0."""
     company.land_until("2026-02-02T00:00:00Z")
     company.add_plan("plan")
@@ -174,7 +313,7 @@ def test_aggregations_price_their_own_figure(company: Company, rate: Callable[[]
     assert {lines["idle", metric] for metric in figures} == {Decimal(0)}
 
 
-def test_flat_fees_go_by_local_days(company: Company, rate: Callable[[], None]) -> None:
+def test_flat_fees_go_by_local_days(company: Company, rate: Rate) -> None:
     """A short period pays its calendar days over those of the full period, rounded once."""
     company.land_until("2026-04-02T00:00:00Z")
     company.add_plan("plan")

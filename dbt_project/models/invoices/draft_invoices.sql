@@ -59,12 +59,21 @@ joined as (
         coalesce(rated.payload_digest, 0) as payload_digest,
         coalesce(rated.amount, 0) as rated_amount,
         coalesce(settled.billed_amount, 0) as billed_amount,
-        settled.subscription_id is not null as was_billed,
+        -- What comes beside a billed line (a discount, a maximum) is an adjustment of it, though it is new.
+        coalesce(settled.subscription_id, billed_slices.subscription_id) is not null as was_billed,
         rated.timing as rated_timing,
         rated.charged_days,
         rated.full_days
     from rating.rated_lines as rated
     full join settled using (subscription_id, charge_id, component, slice_start, currency)
+    left join (
+        select distinct
+            subscription_id,
+            charge_id,
+            slice_start,
+            currency
+        from billed
+    ) as billed_slices using (subscription_id, charge_id, slice_start, currency)
 )
 
 select
@@ -75,8 +84,17 @@ select
     case when joined.was_billed then 'adjustment' else 'regular' end as kind,
     case when joined.was_billed then 'Adjustment: ' else '' end
     || charges.description
+    || case joined.component
+        when 'discount' then ', discount'
+        when 'maximum' then ', above the maximum'
+        when 'minimum' then ', up to the minimum'
+        else ''
+    end
     || case
-        when joined.charged_days < joined.full_days and joined.component = 'flat'
+        when
+            joined.charged_days < joined.full_days
+            and joined.component in ('flat', 'minimum', 'commitment')
+            and charges.prorated
             then format(' (%s of %s days)', joined.charged_days, joined.full_days)
         else ''
     end as description

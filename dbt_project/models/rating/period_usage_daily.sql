@@ -200,7 +200,8 @@ select
 from figures;
 
 -- 4. Every piece of the days, and the slice that charges for it. The catalog's validation sees to it that
--- there is at most one; a slice with a price goes before one that has none yet.
+-- there is at most one; a slice with a price goes before one that has none yet. What no row of a matrix names
+-- has no price.
 create temporary table attributed on commit drop as
 with pieces as (
     select
@@ -245,7 +246,19 @@ select
     slices.charge_id,
     slices.slice_start,
     slices.slice_end,
-    slices.charge_version
+    case
+        when
+            slices.charge_model = 'matrix'
+            and not exists (
+                select 1
+                from catalog.charge_tiers as rows
+                where
+                    rows.charge_id = slices.charge_id
+                    and rows.version = slices.charge_version
+                    and rows.dimension_values <@ pieces.dimensions
+            ) then null
+        else slices.charge_version
+    end as charge_version
 from pieces
 left join lateral (
     select
@@ -253,7 +266,8 @@ left join lateral (
         charge_slices.charge_id,
         charge_slices.slice_start,
         charge_slices.slice_end,
-        charge_slices.charge_version
+        charge_slices.charge_version,
+        charge_slices.charge_model
     from rating.charge_slices
     where
         charge_slices.tenant_id = pieces.tenant_id

@@ -1,8 +1,17 @@
 {{ config(materialized='posting', full_refresh=false) }}
 
+{%- set key = ['subscription_id', 'charge_id', 'component', 'slice_start', 'currency'] %}
+{%- set key_columns = key | join(', ') %}
+{%- set slice_columns =
+    key_columns ~ ', tier, quantity, unit_amount, flat_amount, rate_percent, dimension_values, amount' %}
+{%- set line_columns = 'subscription_id, tenant_id, charge_id, charge_version, component, metric, slice_start, ' ~
+    'slice_end, quantity, billable_quantity, event_count, event_digest, payload_digest, exact_amount, amount, ' ~
+    'currency, timing, subscription_version, charged_days, full_days, complete' %}
+
 -- Prices the touched slices: a line each, and its tier slices (rating.tier_slices), whose sum it is before it
--- is rounded. An issued line is rated again only if its usage digest, its span or its version is another
--- than when it was rated; every line that nobody touched stays as it is.
+-- is rounded; its discount, maximum and minimum are lines of their own beside it. An issued line is rated again
+-- only if its usage digest, its span or its version is another than when it was rated; every line that nobody
+-- touched stays as it is. A commitment is rated after the lines that count towards it, whenever one of them is.
 -- Depends on {{ ref('period_usage_daily') }}.
 
 set local time zone 'UTC';
@@ -167,7 +176,7 @@ left join counted
         and slices.subscription_id = counted.subscription_id
         and slices.charge_id = counted.charge_id
         and slices.slice_start = counted.slice_start
-where slices.charge_version is not null;
+where slices.charge_version is not null and slices.component <> 'commitment';
 
 -- 2. The past is not re-priced by accident: an issued line with the same usage, span and version stays.
 create temporary table settled on commit drop as
@@ -198,7 +207,6 @@ where
         where
             issued.subscription_id = metered.subscription_id
             and issued.charge_id = metered.charge_id
-            and issued.component = metered.component
             and issued.slice_start = metered.slice_start
             and issued.currency = metered.currency
     );
@@ -213,96 +221,450 @@ where
     and {{ table }}.slice_start = settled.slice_start;
 
 {% endfor -%}
--- 3. The quantity that is priced, and the tiers that it reaches.
+-- 3. What is priced of each quantity. Where a percentage charge looks at each event: the events of the ledger.
+create temporary table charged_events on commit drop as
+with slices as (
+    select metered.*
+    from metered
+    inner join catalog.percentage_terms as terms
+        on metered.charge_id = terms.charge_id and metered.charge_version = terms.version
+    where {{ reads_events('terms') }}
+),
+
+standing as (
+    select
+        events.*,
+        slices.subscription_id,
+        slices.charge_id,
+        slices.component,
+        slices.slice_start,
+        slices.currency,
+        slices.charge_version,
+        slices.metric as charged_metric,
+        slices.dimension_route
+    from slices
+    inner join ledger.usage_events as events
+        on slices.tenant_id = events.tenant_id
+            and slices.slice_start <= events.occurred_at
+            and slices.slice_end > events.occurred_at
+    where not exists (
+        select 1
+        from ledger.voids
+        where voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+    )
+),
+
+measured as (
+    {{ metric_events('standing') }}
+)
+
+select
+    {{ key_columns }},
+    charge_version,
+    occurred_at,
+    fingerprint,
+    value as quantity
+from measured
+where metric = charged_metric and unreadable is null and dimension_route <@ dimensions;
+
 create temporary table billable on commit drop as
+with paid as (
+    {{ paid_events('charged_events', key) }}
+)
+
 select
     metered.*,
+    charges.discount_percent,
+    charges.discount_amount,
+    charges.maximum_amount,
+    charges.minimum_amount,
+    charges.prorated,
     case
         when metered.component = 'flat' then metered.quantity
+        when {{ reads_events('terms') }} then coalesce(paid.billable_quantity, 0)
         else {{ billable_quantity('converted.quantity', 'charges') }}
-    end as billable_quantity
+    end as billable_quantity,
+    case when {{ reads_events('terms') }} then coalesce(paid.billable_events, 0) else metered.event_count end
+        as billable_events,
+    coalesce(paid.limited_events, 0) as limited_events,
+    coalesce(paid.limit_amount, 0) as limit_amount
 from metered
 inner join catalog.charges
     on metered.charge_id = charges.charge_id and metered.charge_version = charges.version
+left join catalog.percentage_terms as terms
+    on metered.charge_id = terms.charge_id and metered.charge_version = terms.version
+left join paid
+    on metered.subscription_id = paid.subscription_id
+        and metered.charge_id = paid.charge_id
+        and metered.component = paid.component
+        and metered.slice_start = paid.slice_start
+        and metered.currency = paid.currency
 cross join lateral (select {{ converted_quantity('metered.quantity', 'charges') }} as quantity) as converted;
 
-create temporary table priced on commit drop as
-{{ priced_slices('billable', ['subscription_id', 'charge_id', 'component', 'slice_start', 'currency']) }};
+-- Of a matrix the usage by dimensions: whole hours of the rollups, and the parts of hours that its edges cut.
+create temporary table matrix_usage on commit drop as
+with matrices as (
+    select *
+    from metered
+    where charge_model = 'matrix'
+),
 
--- 4. Replace the lines and their slices; a slice that is no longer charged leaves no line.
+pieces as (
+    select
+        matrices.*,
+        hours.dimensions,
+        hours.event_count as used_count,
+        hours.value_sum as used_sum
+    from matrices
+    inner join rollups.usage_hourly as hours
+        on matrices.tenant_id = hours.tenant_id
+            and matrices.metric = hours.metric
+            and matrices.slice_start <= hours.hour
+            and matrices.slice_end >= hours.hour + interval '1 hour'
+            and matrices.dimension_route <@ hours.dimensions
+    union all
+    select
+        matrices.*,
+        parts.dimensions,
+        parts.event_count,
+        parts.value_sum
+    from matrices
+    inner join rating.edge_usage as parts
+        on matrices.tenant_id = parts.tenant_id
+            and matrices.metric = parts.metric
+            and matrices.slice_start <= parts.piece_start
+            and matrices.slice_end >= parts.piece_end
+            and matrices.dimension_route <@ parts.dimensions
+            and (
+                {{ hour_of('parts.piece_start') }} < matrices.slice_start
+                or {{ hour_of('parts.piece_start') }} + interval '1 hour' > matrices.slice_end
+            )
+)
+
+select
+    {{ key_columns }},
+    charge_version,
+    dimensions,
+    case aggregation when 'count' then sum(used_count) else sum(used_sum) end as quantity
+from pieces
+group by {{ key_columns }}, charge_version, dimensions, aggregation;
+
+{% for table in ['billable', 'matrix_usage'] -%}
+analyze {{ table }};
+
+{% endfor -%}
+-- 4. The tiers that it reaches, and the line: their sum, rounded once.
+create temporary table priced on commit drop as
+with slices as (
+    {{ priced_slices('billable', key) }}
+    union all
+    {{ matrix_slices('matrix_usage', key) }}
+)
+
+select
+    {{ key_columns }},
+    tier,
+    {{ cut_quantity('quantity') }} as quantity,
+    unit_amount,
+    flat_amount,
+    rate_percent,
+    dimension_values,
+    amount
+from slices;
+
+create temporary table rated on commit drop as
+with sums as (
+    select
+        {{ key_columns }},
+        sum(quantity) as quantity,
+        sum(amount) as amount
+    from priced
+    group by {{ key_columns }}
+)
+
+select
+    billable.*,
+    case when billable.charge_model = 'matrix' then coalesce(sums.quantity, 0) else billable.billable_quantity end
+        as priced_quantity,
+    coalesce(sums.amount, 0) as exact_amount,
+    {{ round_money('coalesce(sums.amount, 0)', 'billable.minor_digits') }} as amount
+from billable
+left join sums using ({{ key_columns }});
+
+-- 5. What comes beside a line, each rounded once: a discount (a percentage of the rounded amount, rounded, then a
+-- fixed amount, never more than is left), what lies above the maximum, and, when the period is over, what is
+-- missing to the minimum, by days. Slice 2 of the last two is what they are compared with.
+create temporary table beside on commit drop as
+select
+    rated.subscription_id,
+    rated.charge_id,
+    parts.component,
+    rated.slice_start,
+    rated.currency,
+    rated.component as beside_component,
+    parts.tier,
+    parts.quantity,
+    parts.flat_amount,
+    parts.rate_percent,
+    parts.amount
+from rated
+cross join lateral (
+    select {{ round_money(
+        'greatest(rated.amount, 0) * least(rated.discount_percent, 100) * 0.01', 'rated.minor_digits'
+    ) }} as percentage
+) as first_discount
+cross join lateral (
+    select least(rated.discount_amount, greatest(rated.amount, 0) - first_discount.percentage) as fixed
+) as second_discount
+cross join lateral (
+    select
+        rated.amount - first_discount.percentage
+        - {{ round_money('second_discount.fixed', 'rated.minor_digits') }} as amount
+) as discounted
+cross join lateral (
+    select {{ round_money('greatest(discounted.amount - rated.maximum_amount, 0)', 'rated.minor_digits') }} as excess
+) as above
+cross join lateral (
+    select
+        discounted.amount - above.excess as amount,
+        case
+            when rated.prorated
+                then {{ prorated('rated.minimum_amount', 'rated.charged_days', 'rated.full_days') }}
+            else rated.minimum_amount
+        end as minimum
+) as kept
+cross join lateral (
+    values
+    (
+        'discount', 1, rated.amount, 0, -least(rated.discount_percent, 100), -first_discount.percentage,
+        first_discount.percentage <> 0
+    ),
+    (
+        'discount', 2, 1, -rated.discount_amount, 0, -second_discount.fixed,
+        {{ round_money('second_discount.fixed', 'rated.minor_digits') }} <> 0
+    ),
+    ('maximum', 1, 1, rated.maximum_amount, 0, rated.maximum_amount, above.excess > 0),
+    ('maximum', 2, 1, -discounted.amount, 0, -discounted.amount, above.excess > 0),
+    (
+        'minimum', 1, 1, rated.minimum_amount, 0, kept.minimum,
+        rated.complete and {{ round_money('kept.minimum - kept.amount', 'rated.minor_digits') }} > 0
+    ),
+    (
+        'minimum', 2, 1, -kept.amount, 0, -kept.amount,
+        rated.complete and {{ round_money('kept.minimum - kept.amount', 'rated.minor_digits') }} > 0
+    )
+) as parts (component, tier, quantity, flat_amount, rate_percent, amount, due)
+where
+    parts.due
+    and (
+        rated.discount_percent > 0
+        or rated.discount_amount > 0
+        or rated.maximum_amount is not null
+        or (rated.minimum_amount > 0 and rated.component = 'usage')
+    );
+
+-- 6. Replace the lines and their slices; a slice that is no longer charged leaves no line.
 {% for table in ['rated_lines', 'tier_slices'] -%}
 delete from rating.{{ table }}
 using taken
 where
     {{ table }}.subscription_id = taken.subscription_id
     and {{ table }}.charge_id = taken.charge_id
-    and {{ table }}.component = taken.component
     and {{ table }}.slice_start = taken.slice_start;
 
 {% endfor -%}
-insert into rating.tier_slices (
-    subscription_id, charge_id, component, slice_start, currency, tier, quantity, unit_amount, flat_amount,
-    rate_percent, dimension_values, amount
-)
+insert into rating.tier_slices ({{ slice_columns }})
+select {{ slice_columns }}
+from priced
+union all
 select
-    subscription_id,
-    charge_id,
-    component,
-    slice_start,
-    currency,
+    {{ key_columns }},
     tier,
-    {{ cut_quantity('quantity') }},
-    unit_amount,
+    quantity,
+    0 as unit_amount,
     flat_amount,
     rate_percent,
-    dimension_values,
+    '{}'::jsonb as dimension_values,
     amount
-from priced;
+from beside;
 
-with exact as (
+insert into {{ this }} ({{ line_columns }})
+with besides as (
+    select
+        {{ key_columns }},
+        beside_component,
+        sum(amount) as exact_amount
+    from beside
+    group by {{ key_columns }}, beside_component
+),
+
+lines as (
     select
         subscription_id,
         charge_id,
         component,
         slice_start,
-        sum(amount) as exact_amount
-    from priced
-    group by subscription_id, charge_id, component, slice_start
+        currency,
+        component as beside_component,
+        quantity,
+        {{ cut_quantity('priced_quantity') }} as billable_quantity,
+        exact_amount
+    from rated
+    union all
+    select
+        {{ key_columns }},
+        beside_component,
+        1,
+        1,
+        exact_amount
+    from besides
 )
 
-insert into {{ this }} (
-    subscription_id, tenant_id, charge_id, charge_version, component, metric, slice_start, slice_end, quantity,
-    billable_quantity, event_count, event_digest, payload_digest, exact_amount, amount, currency, timing, subscription_version,
-    charged_days, full_days, complete
-)
 select
-    billable.subscription_id,
-    billable.tenant_id,
-    billable.charge_id,
-    billable.charge_version,
-    billable.component,
-    billable.metric,
-    billable.slice_start,
-    billable.slice_end,
-    billable.quantity,
-    {{ cut_quantity('billable.billable_quantity') }},
-    billable.event_count,
-    billable.event_digest,
-    billable.payload_digest,
-    exact.exact_amount,
-    {{ round_money('exact.exact_amount', 'billable.minor_digits') }},
-    billable.currency,
-    billable.timing,
-    billable.subscription_version,
-    billable.charged_days,
-    billable.full_days,
-    billable.complete
-from billable
-inner join exact
-    on billable.subscription_id = exact.subscription_id
-        and billable.charge_id = exact.charge_id
-        and billable.component = exact.component
-        and billable.slice_start = exact.slice_start;
+    rated.subscription_id,
+    rated.tenant_id,
+    rated.charge_id,
+    rated.charge_version,
+    lines.component,
+    rated.metric,
+    rated.slice_start,
+    rated.slice_end,
+    lines.quantity,
+    lines.billable_quantity,
+    rated.event_count,
+    rated.event_digest,
+    rated.payload_digest,
+    lines.exact_amount,
+    {{ round_money('lines.exact_amount', 'rated.minor_digits') }} as amount,
+    rated.currency,
+    rated.timing,
+    rated.subscription_version,
+    rated.charged_days,
+    rated.full_days,
+    rated.complete
+from lines
+inner join rated
+    on lines.subscription_id = rated.subscription_id
+        and lines.charge_id = rated.charge_id
+        and lines.beside_component = rated.component
+        and lines.slice_start = rated.slice_start
+        and lines.currency = rated.currency;
+
+-- 7. Commitments, when their period is over: what the plan's other lines that start within it leave of them.
+-- Rated whenever one of those lines was.
+create temporary table commitments on commit drop as
+select
+    slices.*,
+    charges.plan_id,
+    charges.prorated
+from rating.charge_slices as slices
+inner join catalog.charges
+    on slices.charge_id = charges.charge_id and slices.charge_version = charges.version
+where
+    slices.component = 'commitment'
+    and exists (
+        select 1
+        from taken
+        where
+            taken.subscription_id = slices.subscription_id
+            and taken.slice_start >= slices.slice_start
+            and taken.slice_start < slices.slice_end
+    );
+
+{% for table in ['rated_lines', 'tier_slices'] -%}
+delete from rating.{{ table }}
+using commitments
+where
+    {{ table }}.subscription_id = commitments.subscription_id
+    and {{ table }}.charge_id = commitments.charge_id
+    and {{ table }}.slice_start = commitments.slice_start;
+
+{% endfor -%}
+create temporary table open_commitments on commit drop as
+with used as (
+    select
+        commitments.subscription_id,
+        commitments.charge_id,
+        commitments.slice_start,
+        sum(lines.amount) as amount
+    from commitments
+    inner join {{ this }} as lines
+        on commitments.subscription_id = lines.subscription_id
+            and commitments.currency = lines.currency
+            and commitments.slice_start <= lines.slice_start
+            and commitments.slice_end > lines.slice_start
+    where
+        lines.component <> 'commitment'
+        and lines.charge_id in (
+            select charges.charge_id
+            from catalog.charges
+            where charges.plan_id = commitments.plan_id
+        )
+    group by commitments.subscription_id, commitments.charge_id, commitments.slice_start
+)
+
+select
+    commitments.*,
+    tiers.flat_amount as committed,
+    agreed.amount as agreed,
+    coalesce(used.amount, 0) as used,
+    {{ round_money('agreed.amount - coalesce(used.amount, 0)', 'commitments.minor_digits') }} as amount
+from commitments
+inner join catalog.charge_tiers as tiers
+    on commitments.charge_id = tiers.charge_id and commitments.charge_version = tiers.version
+left join used
+    on commitments.subscription_id = used.subscription_id
+        and commitments.charge_id = used.charge_id
+        and commitments.slice_start = used.slice_start
+cross join lateral (
+    select
+        case
+            when commitments.prorated
+                then {{ prorated('tiers.flat_amount', 'commitments.charged_days', 'commitments.full_days') }}
+            else tiers.flat_amount
+        end as amount
+) as agreed
+where
+    commitments.complete
+    and {{ round_money('agreed.amount - coalesce(used.amount, 0)', 'commitments.minor_digits') }} > 0;
+
+insert into rating.tier_slices ({{ slice_columns }})
+select
+    {{ key_columns }},
+    parts.tier,
+    1 as quantity,
+    0 as unit_amount,
+    parts.flat_amount,
+    0 as rate_percent,
+    '{}'::jsonb as dimension_values,
+    parts.amount
+from open_commitments
+cross join lateral (values (1, committed, agreed), (2, -used, -used)) as parts (tier, flat_amount, amount);
+
+insert into {{ this }} ({{ line_columns }})
+select
+    subscription_id,
+    tenant_id,
+    charge_id,
+    charge_version,
+    component,
+    metric,
+    slice_start,
+    slice_end,
+    1 as quantity,
+    1 as billable_quantity,
+    0 as event_count,
+    0 as event_digest,
+    0 as payload_digest,
+    agreed - used as exact_amount,
+    amount,
+    currency,
+    timing,
+    subscription_version,
+    charged_days,
+    full_days,
+    complete
+from open_commitments;
 
 update invoices.draft_state
 set stale = true

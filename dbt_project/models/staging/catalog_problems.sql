@@ -28,6 +28,7 @@ tier_rows as (
     select
         *,
         row_number() over tiers as place,
+        count(*) over (partition by charge_id, version, dimension_values) as same_values,
         lag(up_to) over tiers as previous_up_to,
         lead(tier) over tiers as next_tier
     from typed_charge_tiers
@@ -65,6 +66,13 @@ issued_references as (
         {{ catalog_key(['charge_id', 'version', 'tier'], 'charge_tiers') }},
         to_jsonb(charge_tiers)
     from catalog.charge_tiers
+    inner join issued_charges using (charge_id, version)
+    union all
+    select
+        'percentage_terms',
+        {{ catalog_key(['charge_id', 'version'], 'percentage_terms') }},
+        to_jsonb(percentage_terms)
+    from catalog.percentage_terms
     inner join issued_charges using (charge_id, version)
     union all
     select
@@ -300,17 +308,115 @@ wrong_charges as (
             'is empty: a usage charge needs the metric that it prices'
         ),
         (
-            'metric', charge_spans.metric, charge_spans.component = 'flat' and charge_spans.metric is not null,
+            'metric', charge_spans.metric, charge_spans.component <> 'usage' and charge_spans.metric is not null,
             'belongs to usage charges only: leave it empty'
         ),
         (
             'charge_model', charge_spans.charge_model,
-            (charge_spans.component = 'flat') <> (charge_spans.charge_model = 'flat'),
-            'does not go with the component: flat with flat, per_unit or graduated with usage'
+            (charge_spans.component <> 'usage') <> (charge_spans.charge_model = 'flat'),
+            'does not go with the component: flat with flat and commitment, every other model with usage'
         ),
         (
-            'timing', charge_spans.timing, charge_spans.component = 'usage' and charge_spans.timing = 'advance',
-            'usage is known afterwards only: write arrears'
+            'charge_model', charge_spans.charge_model,
+            charge_spans.charge_model = 'matrix' and typed_metrics.aggregation not in ('count', 'sum'),
+            'prices parts of usage: its metric must be a count or a sum, not a ' || typed_metrics.aggregation
+        ),
+        (
+            'charge_model', charge_spans.charge_model,
+            charge_spans.charge_model = 'dynamic' and typed_metrics.aggregation <> 'sum',
+            'takes its amount from the events: its metric must be a sum, this one is a ' || typed_metrics.aggregation
+        ),
+        (
+            'timing', charge_spans.timing, charge_spans.component <> 'flat' and charge_spans.timing = 'advance',
+            'what was used is known afterwards only: write arrears'
+        ),
+        (
+            'package_size', charge_spans.package_size::text,
+            charge_spans.charge_model = 'package' and charge_spans.package_size is null,
+            'is empty: write how many units a package has'
+        ),
+        (
+            'package_size', charge_spans.package_size::text,
+            charge_spans.charge_model <> 'package' and charge_spans.package_size is not null,
+            'belongs to the model package only: leave it empty'
+        ),
+        (
+            'package_size', charge_spans.package_size::text, charge_spans.package_size <= 0,
+            'must be above 0'
+        ),
+        (
+            'conversion_factor', charge_spans.conversion_factor::text,
+            charge_spans.conversion_operation is not null and charge_spans.conversion_factor is null,
+            'is empty: write the number to ' || charge_spans.conversion_operation || ' by, or no conversion_operation'
+        ),
+        (
+            'conversion_operation', charge_spans.conversion_operation,
+            charge_spans.conversion_operation is null and charge_spans.conversion_factor is not null,
+            'is empty: write multiply or divide, or no conversion_factor'
+        ),
+        (
+            'conversion_factor', charge_spans.conversion_factor::text, charge_spans.conversion_factor <= 0,
+            'must be above 0'
+        ),
+        (
+            'quantity_digits', charge_spans.quantity_digits::text,
+            charge_spans.quantity_digits <> 0 and charge_spans.quantity_rounding is null,
+            'says nothing without quantity_rounding: write round, ceiling or floor there, or leave this empty'
+        ),
+        (
+            'conversion_operation, quantity_rounding, included_quantity',
+            concat_ws(
+                ', ', charge_spans.conversion_operation, charge_spans.quantity_rounding,
+                nullif(charge_spans.included_quantity, 0)
+            ),
+            charge_spans.component <> 'usage' and (
+                charge_spans.conversion_operation is not null
+                or charge_spans.quantity_rounding is not null
+                or charge_spans.included_quantity <> 0
+            ),
+            'belong to usage charges only: leave them empty'
+        ),
+        (
+            'quantity_rounding, included_quantity',
+            concat_ws(', ', charge_spans.quantity_rounding, nullif(charge_spans.included_quantity, 0)),
+            charge_spans.charge_model = 'matrix'
+            and (charge_spans.quantity_rounding is not null or charge_spans.included_quantity <> 0),
+            'do not go with a matrix, which prices each row by itself: leave them empty'
+        ),
+        (
+            'minimum_amount, maximum_amount',
+            concat_ws(', ', nullif(charge_spans.minimum_amount, 0), charge_spans.maximum_amount),
+            charge_spans.component <> 'usage'
+            and (charge_spans.minimum_amount <> 0 or charge_spans.maximum_amount is not null),
+            'belong to usage charges only: leave them empty'
+        ),
+        (
+            'discount_percent, discount_amount',
+            concat_ws(', ', nullif(charge_spans.discount_percent, 0), nullif(charge_spans.discount_amount, 0)),
+            charge_spans.component = 'commitment'
+            and (charge_spans.discount_percent <> 0 or charge_spans.discount_amount <> 0),
+            'do not go with a commitment: write the smaller commitment'
+        ),
+        (
+            'minimum_amount', charge_spans.minimum_amount::text, charge_spans.minimum_amount < 0,
+            'must not be below 0'
+        ),
+        (
+            'maximum_amount', charge_spans.maximum_amount::text, charge_spans.maximum_amount < 0,
+            'must not be below 0'
+        ),
+        (
+            'minimum_amount', charge_spans.minimum_amount::text,
+            charge_spans.minimum_amount > charge_spans.maximum_amount,
+            'is above the maximum_amount ' || charge_spans.maximum_amount || ': write a smaller one'
+        ),
+        (
+            'discount_percent', charge_spans.discount_percent::text, charge_spans.discount_percent < 0,
+            'must not be below 0'
+        ),
+        (
+            'discount_amount', charge_spans.discount_amount::text, charge_spans.discount_amount < 0,
+            'must not be below 0'
         ),
         (
             'dimension_route', charge_spans.dimension_route::text,
@@ -325,7 +431,8 @@ wrong_charges as (
         ),
         (
             '', null,
-            not exists (
+            charge_spans.charge_model <> 'dynamic'
+            and not exists (
                 select 1
                 from typed_charge_tiers
                 where
@@ -347,6 +454,7 @@ wrong_tiers as (
         checked.problem
     from tier_rows
     left join typed_charges using (charge_id, version)
+    left join typed_metrics on typed_charges.metric = typed_metrics.metric
     cross join lateral (
         values
         (
@@ -354,11 +462,22 @@ wrong_tiers as (
             'leaves a gap: number the tiers 1, 2, 3 …'
         ),
         (
-            'up_to', tier_rows.up_to::text, tier_rows.next_tier is null and tier_rows.up_to is not null,
+            'up_to', tier_rows.up_to::text,
+            typed_charges.charge_model = 'matrix' and tier_rows.up_to is not null,
+            'says nothing in a matrix, whose rows are told apart by dimension_values: leave it empty'
+        ),
+        (
+            'up_to', tier_rows.up_to::text,
+            typed_charges.charge_model is distinct from 'matrix'
+            and tier_rows.next_tier is null
+            and tier_rows.up_to is not null,
             'closes the last tier: leave it empty, so that every quantity has a price'
         ),
         (
-            'up_to', tier_rows.up_to::text, tier_rows.next_tier is not null and tier_rows.up_to is null,
+            'up_to', tier_rows.up_to::text,
+            typed_charges.charge_model in ('graduated', 'volume', 'graduated_percentage')
+            and tier_rows.next_tier is not null
+            and tier_rows.up_to is null,
             'is empty before the last tier: the tiers overlap'
         ),
         (
@@ -367,18 +486,105 @@ wrong_tiers as (
         ),
         (
             'tier', tier_rows.tier::text,
-            typed_charges.charge_model in ('per_unit', 'flat') and tier_rows.tier <> 1,
-            'only graduated charges have more than the one tier 1'
+            typed_charges.charge_model in ('per_unit', 'package', 'percentage', 'dynamic', 'flat')
+            and tier_rows.tier <> 1,
+            'only graduated, volume, graduated_percentage and matrix charges have more than the one tier 1'
         ),
         (
             'flat_amount', tier_rows.flat_amount::text,
-            typed_charges.charge_model = 'per_unit' and tier_rows.flat_amount <> 0,
-            'per_unit prices the unit only: write 0, or make the charge graduated'
+            typed_charges.charge_model in ('per_unit', 'percentage', 'matrix', 'dynamic')
+            and tier_rows.flat_amount <> 0,
+            'is nothing that a ' || typed_charges.charge_model || ' has: write 0, or make the charge '
+            || case typed_charges.charge_model
+                when 'percentage' then 'graduated_percentage (percentage_terms has an amount per event)'
+                else 'graduated'
+            end
         ),
         (
             'unit_amount', tier_rows.unit_amount::text,
-            typed_charges.charge_model = 'flat' and tier_rows.unit_amount <> 0,
-            'a flat charge has its price in flat_amount: write 0'
+            typed_charges.charge_model in ('flat', 'package', 'percentage', 'graduated_percentage')
+            and tier_rows.unit_amount <> 0,
+            'is nothing that a ' || typed_charges.charge_model || ' has: write 0, and its price in '
+            || case when typed_charges.charge_model in ('flat', 'package') then 'flat_amount' else 'rate_percent' end
+        ),
+        (
+            'rate_percent', tier_rows.rate_percent::text,
+            typed_charges.charge_model not in ('percentage', 'graduated_percentage') and tier_rows.rate_percent <> 0,
+            'belongs to percentage and graduated_percentage only: leave it empty'
+        ),
+        (
+            'dimension_values', tier_rows.dimension_values::text,
+            typed_charges.charge_model <> 'matrix' and tier_rows.dimension_values <> '{}',
+            'belongs to the model matrix only: leave it empty'
+        ),
+        (
+            'dimension_values', tier_rows.dimension_values::text,
+            typed_charges.charge_model = 'matrix' and tier_rows.same_values > 1,
+            'is there ' || tier_rows.same_values || ' times: a matrix has one price for it'
+        ),
+        (
+            'dimension_values', tier_rows.dimension_values::text,
+            typed_charges.charge_model = 'matrix'
+            and exists (
+                select 1
+                from jsonb_each(tier_rows.dimension_values) as named
+                where
+                    not coalesce(typed_metrics.dimensions ? named.key, false)
+                    or jsonb_typeof(named.value) <> 'string'
+            ),
+            'must name dimensions of the metric, each with a text'
+        )
+    ) as checked (column_name, value, wrong, problem)
+    where checked.wrong
+),
+
+wrong_terms as (
+    select
+        'percentage_terms' as catalog_table,
+        {{ catalog_key(['charge_id', 'version'], 'terms') }} as row_key,
+        checked.column_name,
+        checked.value,
+        checked.problem
+    from typed_percentage_terms as terms
+    left join typed_charges using (charge_id, version)
+    left join typed_metrics on typed_charges.metric = typed_metrics.metric
+    cross join lateral (
+        values
+        (
+            'charge_id, version', terms.charge_id || ' ' || terms.version,
+            typed_charges.charge_model <> 'percentage',
+            'is a ' || typed_charges.charge_model || ': only a percentage has terms, take the row out'
+        ),
+        (
+            'amount_per_event', terms.amount_per_event::text, terms.amount_per_event < 0,
+            'must not be below 0'
+        ),
+        (
+            'free_amount', terms.free_amount::text, terms.free_amount < 0,
+            'must not be below 0'
+        ),
+        (
+            'minimum_per_event', terms.minimum_per_event::text, terms.minimum_per_event < 0,
+            'must not be below 0'
+        ),
+        (
+            'maximum_per_event', terms.maximum_per_event::text,
+            terms.maximum_per_event < coalesce(terms.minimum_per_event, 0),
+            'must not be below the minimum_per_event, nor below 0'
+        ),
+        (
+            'free_events, free_amount, minimum_per_event, maximum_per_event',
+            concat_ws(', ', terms.free_events, terms.free_amount, terms.minimum_per_event, terms.maximum_per_event),
+            {{ reads_events('terms') }} and typed_metrics.aggregation <> 'sum',
+            'look at the amount of each event: the metric must be a sum, this one is a ' || typed_metrics.aggregation
+        ),
+        (
+            'free_events, free_amount, minimum_per_event, maximum_per_event',
+            concat_ws(', ', terms.free_events, terms.free_amount, terms.minimum_per_event, terms.maximum_per_event),
+            {{ reads_events('terms') }}
+            and (typed_charges.quantity_rounding is not null or typed_charges.included_quantity <> 0),
+            'look at each event, but the charge rounds the quantity or has included units: '
+            || 'leave quantity_rounding and included_quantity empty and say what is free here'
         )
     ) as checked (column_name, value, wrong, problem)
     where checked.wrong
@@ -429,29 +635,35 @@ wrong_subscriptions as (
     where checked.wrong
 ),
 
-overlapping_subscriptions as (
+-- The pairs first: of all plans that charge a metric there would be many more.
+overlapping_pairs as materialized (
     select
-        'subscriptions' as catalog_table,
-        one.subscription_id || ' ' || one.version as row_key,
-        'started_at, ended_at' as column_name,
-        one.started_at::text || ' to ' || coalesce(one.ended_at::text, 'open') as value,
-        'overlaps ' || other.subscription_id || ' of the same tenant, and both plans charge '
-        || string_agg(distinct charges.metric, ', ') || ': end one where the other starts' as problem
+        one.*,
+        other.subscription_id as other_id,
+        other.plan_id as other_plan_id
     from subscription_versions as one
     inner join subscription_versions as other
         on one.tenant_id = other.tenant_id
             and one.subscription_id < other.subscription_id
             and one.started_at < coalesce(other.ended_at, 'infinity')
             and other.started_at < coalesce(one.ended_at, 'infinity')
-    inner join charge_spans as charges on one.plan_id = charges.plan_id
+    where one.next_version is null and other.next_version is null
+),
+
+overlapping_subscriptions as (
+    select
+        'subscriptions' as catalog_table,
+        pairs.subscription_id || ' ' || pairs.version as row_key,
+        'started_at, ended_at' as column_name,
+        pairs.started_at::text || ' to ' || coalesce(pairs.ended_at::text, 'open') as value,
+        'overlaps ' || pairs.other_id || ' of the same tenant, and both plans charge '
+        || string_agg(distinct charges.metric, ', ') || ': end one where the other starts' as problem
+    from overlapping_pairs as pairs
+    inner join charge_spans as charges on pairs.plan_id = charges.plan_id
     inner join charge_spans as other_charges
-        on other.plan_id = other_charges.plan_id and charges.metric = other_charges.metric
-    where
-        one.next_version is null
-        and other.next_version is null
-        and {{ routes_meet('charges.dimension_route', 'other_charges.dimension_route') }}
-    group by
-        one.subscription_id, one.version, one.started_at, one.ended_at, other.subscription_id
+        on pairs.other_plan_id = other_charges.plan_id and charges.metric = other_charges.metric
+    where {{ routes_meet('charges.dimension_route', 'other_charges.dimension_route') }}
+    group by pairs.subscription_id, pairs.version, pairs.started_at, pairs.ended_at, pairs.other_id
 ),
 
 issued_changes as (
@@ -502,10 +714,31 @@ issued_changes as (
             and in_force.version = typed_charge_tiers.version
             and in_force.tier = typed_charge_tiers.tier
     )
+    union all
+    select
+        'percentage_terms',
+        {{ catalog_key(['charge_id', 'version'], 'typed_percentage_terms') }},
+        'charge_id, version',
+        {{ catalog_key(['charge_id', 'version'], 'typed_percentage_terms') }},
+        'is new for a version that issued invoices refer to: take it out and add a new version'
+    from typed_percentage_terms
+    inner join issued_charges using (charge_id, version)
+    where exists (
+        select 1
+        from catalog.charges
+        where charges.charge_id = issued_charges.charge_id and charges.version = issued_charges.version
+    )
+    and not exists (
+        select 1
+        from catalog.percentage_terms as in_force
+        where
+            in_force.charge_id = typed_percentage_terms.charge_id
+            and in_force.version = typed_percentage_terms.version
+    )
 )
 
 {% for problems in ['empty_tables', 'unknown_references', 'wrong_series', 'wrong_metrics', 'wrong_charges',
-    'wrong_tiers', 'claimed_twice', 'wrong_subscriptions', 'overlapping_subscriptions', 'issued_changes'] -%}
+    'wrong_tiers', 'wrong_terms', 'claimed_twice', 'wrong_subscriptions', 'overlapping_subscriptions', 'issued_changes'] -%}
 select
     catalog_table,
     row_key,
