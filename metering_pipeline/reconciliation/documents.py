@@ -2,21 +2,29 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import psycopg
 from psycopg.rows import class_row
 
 from metering_pipeline.reconciliation.independent_rating import (
+    ContradictionError,
     Slice,
+    Terms,
     Tier,
+    TierSlice,
     UnknownChargeModelError,
+    above_maximum,
+    charged_share,
+    discount,
     flat_amount,
     rounded,
     starts_a_period,
+    up_to_minimum,
     usage_amount,
 )
 from metering_pipeline.reconciliation.statements import rows, statement
@@ -50,6 +58,15 @@ class PinnedLine:
     billed: Decimal
     event_count: int
     value_sum: Decimal
+    slice_billed: dict[str, str]
+    """By component what all lines of the same charge and slice have been billed with it."""
+    slices: list[dict[str, Any]]
+    """The tier slices that say what no quantity tells: of a matrix, a percentage that looks at
+    each event, or a commitment."""
+
+    def beside(self, *components: str) -> Decimal:
+        """The amount of other lines of the same charge and slice."""
+        return sum((Decimal(self.slice_billed.get(each, 0)) for each in components), Decimal(0))
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,7 @@ class _Charge:
     charge_model: str
     aggregation: str | None
     tiers: list[Tier]
+    terms: Terms
 
 
 @dataclass(frozen=True)
@@ -192,11 +210,11 @@ def _line_fault(line: PinnedLine, prices: _Prices) -> str | None:
     pinned = {"count": Decimal(line.event_count), "sum": line.value_sum}.get(
         charge.aggregation or ""
     )
-    if pinned is not None and pinned != line.quantity:
+    if line.component == "usage" and pinned is not None and pinned != line.quantity:
         return f"quantity is {line.quantity}, its pinned usage {pinned}"
     try:
         amount = _due(line, charge, subscription, prices.minor_digits[line.currency])
-    except UnknownChargeModelError as error:
+    except (UnknownChargeModelError, ContradictionError) as error:
         return str(error)
     if line.rated_amount == 0 and _was_withdrawn(line, charge, prices):
         amount = Decimal(0)
@@ -212,10 +230,30 @@ def _due(
 ) -> Decimal:
     if not subscription.charges(line.slice_start, charge.plan_id):
         return Decimal(0)
-    if line.component == "flat":
-        part = Slice(line.slice_start, line.slice_end, subscription.time_zone, subscription.anchor)
-        return rounded(flat_amount(charge.tiers, part), minor_digits)
-    return rounded(usage_amount(charge.charge_model, charge.tiers, line.quantity), minor_digits)
+    part = Slice(line.slice_start, line.slice_end, subscription.time_zone, subscription.anchor)
+    slices = [
+        TierSlice(each["tier"], Decimal(each["quantity"]), Decimal(each["amount"]))
+        for each in line.slices
+    ]
+    match line.component:
+        case "flat":
+            return rounded(flat_amount(charge.tiers, part, charge.terms), minor_digits)
+        case "commitment":
+            agreed = flat_amount(charge.tiers, part, charge.terms)
+            used = sum((Fraction(each.amount) for each in slices if each.tier == 2), Fraction(0))
+            return rounded(max(agreed + used, Fraction(0)), minor_digits) if slices else Decimal(0)
+        case "discount":
+            return discount(charge.terms, line.beside("usage", "flat"), minor_digits)
+        case "maximum":
+            amount = line.beside("usage", "discount")
+            return above_maximum(charge.terms, amount, minor_digits)
+        case "minimum":
+            amount = line.beside("usage", "discount", "maximum")
+            return up_to_minimum(charge.terms, amount, charged_share(part), minor_digits)
+    exact = usage_amount(
+        charge.charge_model, charge.tiers, line.quantity, charge.terms, line.event_count, slices
+    )
+    return rounded(exact, minor_digits)
 
 
 def _was_withdrawn(line: PinnedLine, charge: _Charge, prices: _Prices) -> bool:
@@ -235,8 +273,11 @@ def _read_prices(connection: psycopg.Connection) -> _Prices:
             row.aggregation,
             [
                 Tier(*tier)
-                for tier in zip(row.up_to, row.unit_amounts, row.flat_amounts, strict=True)
+                for tier in zip(
+                    row.up_to, row.unit_amounts, row.flat_amounts, row.rate_percents, strict=True
+                )
             ],
+            Terms(*(getattr(row, each.name) for each in fields(Terms))),
         )
         for row in rows(connection, PACKAGE, "charges")
     }

@@ -1,20 +1,31 @@
 """A second rating, in plain Python, that shares no code with the rating models.
 
 It prices what an issued line pinned (quantity, charge version, subscription version) and is
-compared with what was billed. Fractions, so nothing is rounded but the result.
+compared with what was billed. Fractions, so nothing is rounded but the result. What cannot be told
+from the quantity (a matrix, a percentage that looks at each event) is told from the tier slices
+that were frozen with the line, which must agree with the price and with the quantity.
 """
 
 from calendar import monthrange
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from fractions import Fraction
+from math import ceil, floor
 from zoneinfo import ZoneInfo
+
+
+CUT = Fraction(1, 10**18)
+"""Shown quantities end at 18 digits after the point: so much may be missing of each."""
 
 
 class UnknownChargeModelError(ValueError):
     """A charge model that this rating does not know; the message names it."""
+
+
+class ContradictionError(ValueError):
+    """Tier slices that do not agree with the price or the quantity; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,87 @@ class Tier:
     up_to: Decimal | None
     unit_amount: Decimal
     flat_amount: Decimal
+    rate_percent: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True)
+class TierSlice:
+    """A row that explains an amount: the part of the quantity in a tier, and what it costs."""
+
+    tier: int
+    quantity: Decimal
+    amount: Decimal
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a charge says beside its tiers: quantities in units, amounts in the currency."""
+
+    conversion_operation: str | None = None
+    conversion_factor: Decimal = Decimal(1)
+    quantity_rounding: str | None = None
+    quantity_digits: int = 0
+    included_quantity: Decimal = Decimal(0)
+    package_size: Decimal = Decimal(1)
+    discount_percent: Decimal = Decimal(0)
+    discount_amount: Decimal = Decimal(0)
+    maximum_amount: Decimal | None = None
+    minimum_amount: Decimal = Decimal(0)
+    prorated: bool = True
+    amount_per_event: Decimal = Decimal(0)
+    reads_events: bool = False
+
+
+def usage_amount(
+    charge_model: str,
+    tiers: Sequence[Tier],
+    quantity: Decimal,
+    terms: Terms = Terms(),
+    event_count: int = 0,
+    slices: Sequence[TierSlice] = (),
+) -> Fraction:
+    """The exact amount of a metered quantity. Raises UnknownChargeModelError, ContradictionError."""
+    if charge_model == "matrix":
+        return _matrix(tiers, _converted(quantity, terms), slices)
+    if charge_model == "percentage" and terms.reads_events:
+        return _percentage_of_events(tiers, terms, event_count, slices)
+    amount = _billable(quantity, terms)
+    if charge_model in ("graduated", "graduated_percentage"):
+        return _graduated(tiers, amount)
+    if charge_model == "volume":
+        return _price(next(t for t in tiers if t.up_to is None or amount <= t.up_to), amount)
+    if charge_model == "dynamic":
+        return _price(tiers[0], amount) if tiers else amount
+    if charge_model in ("per_unit", "percentage", "package"):
+        (tier,) = tiers
+        if charge_model == "package":
+            return ceil(amount / Fraction(terms.package_size)) * Fraction(tier.flat_amount)
+        return _price(tier, amount) + event_count * Fraction(terms.amount_per_event)
+    raise UnknownChargeModelError(f"Usage cannot be priced by the charge model {charge_model!r}.")
+
+
+def discount(terms: Terms, amount: Decimal, minor_digits: int) -> Decimal:
+    """What a line of the amount is reduced by, negative or 0: a percentage, then a fixed amount."""
+    before = max(Fraction(amount), Fraction(0))
+    percentage = min(Fraction(terms.discount_percent), Fraction(100)) / 100
+    first = Fraction(rounded(before * percentage, minor_digits))
+    second = min(Fraction(terms.discount_amount), before - first)
+    return rounded(-first - second, minor_digits)
+
+
+def above_maximum(terms: Terms, amount: Decimal, minor_digits: int) -> Decimal:
+    """What lies above the maximum, negative or 0."""
+    if terms.maximum_amount is None:
+        return Decimal(0)
+    return rounded(
+        min(Fraction(terms.maximum_amount) - Fraction(amount), Fraction(0)), minor_digits
+    )
+
+
+def up_to_minimum(terms: Terms, amount: Decimal, share: Fraction, minor_digits: int) -> Decimal:
+    """What the amount lacks of the minimum of a share of the period, or 0."""
+    minimum = Fraction(terms.minimum_amount) * (share if terms.prorated else 1)
+    return rounded(max(minimum - Fraction(amount), Fraction(0)), minor_digits)
 
 
 @dataclass(frozen=True)
@@ -37,23 +129,18 @@ class Slice:
     """Local wall time, without an offset: all boundaries are counted from it."""
 
 
-def usage_amount(charge_model: str, tiers: Sequence[Tier], quantity: Decimal) -> Fraction:
-    """The exact amount of a metered quantity. Raises UnknownChargeModelError."""
-    if charge_model == "per_unit":
-        (tier,) = tiers
-        return _price(tier, Fraction(quantity))
-    if charge_model == "graduated":
-        return _graduated(tiers, Fraction(quantity))
-    raise UnknownChargeModelError(f"Usage cannot be priced by the charge model {charge_model!r}.")
-
-
-def flat_amount(tiers: Sequence[Tier], part: Slice) -> Fraction:
+def flat_amount(tiers: Sequence[Tier], part: Slice, terms: Terms = Terms()) -> Fraction:
     """The exact flat amount, prorated by local calendar days of the full period around the part."""
     (tier,) = tiers
+    return Fraction(tier.flat_amount) * (charged_share(part) if terms.prorated else 1)
+
+
+def charged_share(part: Slice) -> Fraction:
+    """The local calendar days of the part, of those of the full period around it; 0 to 1."""
     start, end = _local(part.start, part), _local(part.end, part)
     period_start, period_end = _full_period(start, part.anchor)
     share = Fraction((end.date() - start.date()).days, (period_end - period_start).days)
-    return Fraction(tier.flat_amount) * min(max(share, Fraction(0)), Fraction(1))
+    return min(max(share, Fraction(0)), Fraction(1))
 
 
 def starts_a_period(
@@ -72,14 +159,74 @@ def starts_a_period(
 
 def rounded(amount: Fraction, minor_digits: int) -> Decimal:
     """Half away from zero, to the currency's minor digits."""
-    units = abs(amount) * 10**minor_digits
+    units = abs(amount) * Fraction(10) ** minor_digits
     whole = (2 * units.numerator + units.denominator) // (2 * units.denominator)
     sign = 1 if amount < 0 else 0
     return Decimal((sign, tuple(int(digit) for digit in str(whole)), -minor_digits))
 
 
 def _price(tier: Tier, quantity: Fraction) -> Fraction:
-    return quantity * Fraction(tier.unit_amount) + Fraction(tier.flat_amount)
+    unit_amount = Fraction(tier.unit_amount) + Fraction(tier.rate_percent) / 100
+    return quantity * unit_amount + Fraction(tier.flat_amount)
+
+
+def _converted(quantity: Decimal, terms: Terms) -> Fraction:
+    if terms.conversion_operation == "multiply":
+        return Fraction(quantity) * Fraction(terms.conversion_factor)
+    if terms.conversion_operation == "divide":
+        return Fraction(quantity) / Fraction(terms.conversion_factor)
+    return Fraction(quantity)
+
+
+def _billable(quantity: Decimal, terms: Terms) -> Fraction:
+    """The quantity that is priced: converted, rounded, without the included units."""
+    if terms.included_quantity.is_infinite():
+        return Fraction(0)
+    amount = _converted(quantity, terms)
+    unit = Fraction(10) ** -terms.quantity_digits
+    if terms.quantity_rounding == "round":
+        amount = Fraction(rounded(amount, terms.quantity_digits))
+    elif terms.quantity_rounding == "ceiling":
+        amount = ceil(amount / unit) * unit
+    elif terms.quantity_rounding == "floor":
+        amount = floor(amount / unit) * unit
+    return max(amount - Fraction(terms.included_quantity), Fraction(0))
+
+
+def _matrix(tiers: Sequence[Tier], quantity: Fraction, slices: Sequence[TierSlice]) -> Fraction:
+    """Each row at its own price; the rows hold all of the quantity."""
+    held = sum((Fraction(part.quantity) for part in slices), Fraction(0))
+    if abs(held - quantity) > CUT * max(len(slices), 1):
+        raise ContradictionError(f"the rows of the matrix hold {float(held)} of {float(quantity)}")
+    return _slices_at(
+        {part.tier: Fraction(tiers[part.tier - 1].unit_amount) for part in slices}, slices
+    )
+
+
+def _percentage_of_events(
+    tiers: Sequence[Tier], terms: Terms, event_count: int, slices: Sequence[TierSlice]
+) -> Fraction:
+    """The rate, the amount of each event, and what limits made of them, which stands as frozen."""
+    (tier,) = tiers
+    if any(part.quantity > event_count for part in slices if part.tier > 1):
+        raise ContradictionError(f"slices say more events than there are: {event_count}")
+    limits = {part.tier: Fraction(0) for part in slices if part.tier == 3}
+    prices = {1: Fraction(tier.rate_percent) / 100, 2: Fraction(terms.amount_per_event)}
+    exact = _slices_at(prices, [part for part in slices if part.tier not in limits])
+    return exact + sum(
+        (Fraction(part.amount) for part in slices if part.tier in limits), Fraction(0)
+    )
+
+
+def _slices_at(prices: Mapping[int, Fraction], slices: Sequence[TierSlice]) -> Fraction:
+    """The sum of slices, each of which is its quantity at its price."""
+    total = Fraction(0)
+    for part in slices:
+        exact = Fraction(part.quantity) * prices[part.tier]
+        if abs(exact - Fraction(part.amount)) > CUT * max(abs(prices[part.tier]), Fraction(1)):
+            raise ContradictionError(f"slice {part.tier} is not its quantity at its price")
+        total += Fraction(part.amount)
+    return total
 
 
 def _graduated(tiers: Sequence[Tier], quantity: Fraction) -> Fraction:

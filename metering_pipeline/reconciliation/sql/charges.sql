@@ -1,14 +1,39 @@
--- Every version of every charge with its tiers in order, and how its metric aggregates.
+-- Every version of every charge with its tiers in order, its terms, and how its metric aggregates.
 select
     charges.charge_id,
     charges.version,
     charges.plan_id,
     charges.charge_model,
     metrics.aggregation,
-    array_agg(tiers.up_to order by tiers.tier) as up_to,
-    array_agg(tiers.unit_amount order by tiers.tier) as unit_amounts,
-    array_agg(tiers.flat_amount order by tiers.tier) as flat_amounts
+    coalesce(tiers.up_to, '{}') as up_to,
+    coalesce(tiers.unit_amounts, '{}') as unit_amounts,
+    coalesce(tiers.flat_amounts, '{}') as flat_amounts,
+    coalesce(tiers.rate_percents, '{}') as rate_percents,
+    charges.conversion_operation,
+    coalesce(charges.conversion_factor, 1) as conversion_factor,
+    charges.quantity_rounding,
+    charges.quantity_digits,
+    charges.included_quantity,
+    coalesce(charges.package_size, 1) as package_size,
+    charges.discount_percent,
+    charges.discount_amount,
+    charges.maximum_amount,
+    charges.minimum_amount,
+    charges.prorated,
+    coalesce(terms.amount_per_event, 0) as amount_per_event,
+    num_nonnulls(terms.free_events, terms.free_amount, terms.minimum_per_event, terms.maximum_per_event) > 0
+        as reads_events
 from catalog.charges
-inner join catalog.charge_tiers as tiers using (charge_id, version)
+left join (
+    select
+        charge_id,
+        version,
+        array_agg(up_to order by tier) as up_to,
+        array_agg(unit_amount order by tier) as unit_amounts,
+        array_agg(flat_amount order by tier) as flat_amounts,
+        array_agg(rate_percent order by tier) as rate_percents
+    from catalog.charge_tiers
+    group by charge_id, version
+) as tiers using (charge_id, version)
+left join catalog.percentage_terms as terms using (charge_id, version)
 left join catalog.metrics using (metric)
-group by charges.charge_id, charges.version, charges.plan_id, charges.charge_model, metrics.aggregation
