@@ -46,7 +46,7 @@ select
     (select sum(beyond_lookback_count) / sum(event_count) from rollups.lateness) as late_share,
     (select coalesce(sum(event_count), 0) from rollups.unmetered_events) as unmetered,
     (select coalesce(sum(event_count), 0) from rollups.unreadable_values) as unreadable,
-    (select count(*) from rating.unrated_usage) as unrated,
+    (select count(*) from rating.unrated_usage where reason <> 'in_trial') as unrated,
     (select count(*) from rating.rated_lines) as lines,
     (select count(*) from invoices.draft_invoices) as drafts,
     (select count(*) from invoices.issued_invoices) as issued,

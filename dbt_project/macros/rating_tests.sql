@@ -62,14 +62,19 @@ full join sums using (draft_id)
 where documents.total is distinct from sums.total
 {% endtest %}
 
-{# A period of a subscription that does not begin where the one before ended. #}
+{# A period of a subscription's interval that does not begin where the one before ended. #}
 {% test periods_follow_each_other(model) %}
 with neighbours as (
     select
         subscription_id,
+        billing_interval,
+        interval_count,
         period_start,
         period_end,
-        lag(period_end) over (partition by subscription_id order by period_start) as previous_end
+        lag(period_end) over (
+            partition by subscription_id, billing_interval, interval_count
+            order by period_start
+        ) as previous_end
     from {{ model }}
 )
 

@@ -33,6 +33,8 @@ create table rating.built_from (
 );
 insert into rating.built_from (only_row) values (true);
 
+-- A subscription has the periods of its plan's interval and of those that charges of the plan have of their
+-- own. Until charged_from a trial runs.
 create table rating.billing_periods (
     subscription_id text not null,
     tenant_id text collate "C" not null,
@@ -40,16 +42,20 @@ create table rating.billing_periods (
     subscription_version integer not null,
     currency text not null,
     time_zone text not null,
+    billing_interval text not null,
+    interval_count integer not null,
     period_start timestamptz not null,
     period_end timestamptz not null,
+    charged_from timestamptz not null,
     full_period_start timestamptz not null,
     full_period_end timestamptz not null,
-    primary key (subscription_id, period_start)
+    primary key (subscription_id, billing_interval, interval_count, period_start)
 );
 create index billing_periods_by_tenant on rating.billing_periods (tenant_id, period_start);
 
--- What is charged when: each charge in each period, with the version and the price in force.
--- Without a version there is no price yet: its usage is unrated. Complete: all its hours have landed.
+-- What is charged when: each charge in each period of its interval, from the end of a trial on and cut where a
+-- version takes effect at once, with the version and the price in force. Without a version there is no
+-- price yet: its usage is unrated. Complete: all its hours have landed.
 create table rating.charge_slices (
     subscription_id text not null,
     charge_id text not null,
@@ -126,7 +132,9 @@ create table rating.unrated_usage (
     piece_start timestamptz not null,
     piece_end timestamptz not null,
     reason text not null check (
-        reason in ('unknown_tenant', 'outside_subscription', 'not_in_plan', 'no_price', 'unreadable_value')
+        reason in (
+            'unknown_tenant', 'outside_subscription', 'in_trial', 'not_in_plan', 'no_price', 'unreadable_value'
+        )
     ),
     holds boolean not null,
     event_count bigint not null,

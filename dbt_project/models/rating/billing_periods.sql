@@ -8,7 +8,8 @@
 {%- set columns = {
     'billing_periods': [
         'subscription_id', 'tenant_id', 'plan_id', 'subscription_version', 'currency', 'time_zone',
-        'period_start', 'period_end', 'full_period_start', 'full_period_end',
+        'billing_interval', 'interval_count', 'period_start', 'period_end', 'charged_from', 'full_period_start',
+        'full_period_end',
     ],
     'charge_slices': [
         'subscription_id', 'charge_id', 'component', 'slice_start', 'slice_end', 'tenant_id',
@@ -19,47 +20,93 @@
 
 set local time zone 'UTC';
 
--- 1. The periods: boundaries are the anchor plus k months in local wall time, clamped from the anchor.
+-- 1. The periods: of each subscription by its plan's interval, and by those that charges of the plan have of
+-- their own. Boundaries are the anchor plus k intervals in local wall time, the day clamped from the anchor.
+create temporary table plan_charges on commit drop as
+select distinct on (charges.charge_id)
+    charges.charge_id,
+    charges.plan_id,
+    charges.component,
+    charges.version as first_version,
+    coalesce(charges.billing_interval, plans.billing_interval) as billing_interval,
+    case
+        when charges.billing_interval is null then plans.interval_count
+        else coalesce(charges.interval_count, 1)
+    end as interval_count
+from catalog.charges
+inner join catalog.plans on charges.plan_id = plans.plan_id
+order by charges.charge_id, charges.version;
+
 create temporary table wanted_periods on commit drop as
 with horizon as (
     select max(landed_hour) + interval '1 hour' as instant
     from landing.hours
 ),
 
+intervals as (
+    select
+        plan_id,
+        billing_interval,
+        interval_count
+    from catalog.plans
+    union
+    select
+        plan_id,
+        billing_interval,
+        interval_count
+    from plan_charges
+),
+
 subscriptions as (
     select
         subscriptions.*,
         plans.currency,
+        intervals.billing_interval,
+        intervals.interval_count,
+        {{ interval_months('intervals.billing_interval', 'intervals.interval_count') }} as months,
+        {{ interval_days('intervals.billing_interval', 'intervals.interval_count') }} as days,
         subscriptions.anchor_date + subscriptions.anchor_time as anchor,
         horizon.instant as horizon,
         {{ local_day('subscriptions.started_at', 'subscriptions.time_zone') }} as first_day,
         {{ local_day('least(subscriptions.ended_at, horizon.instant)', 'subscriptions.time_zone') }} as last_day
     from catalog.current_subscriptions as subscriptions
     inner join catalog.plans on subscriptions.plan_id = plans.plan_id
+    inner join intervals on subscriptions.plan_id = intervals.plan_id
     cross join horizon
     where subscriptions.started_at < horizon.instant
 ),
 
+-- A step more at the end, where the last period ends; two before, since a clock change may move a boundary.
 boundaries as (
     select
         subscriptions.subscription_id,
+        subscriptions.billing_interval,
+        subscriptions.interval_count,
         walls.wall_time,
         {{ instant_of('walls.wall_time', 'subscriptions.time_zone') }} as boundary
     from subscriptions
     cross join lateral generate_series(
-        {{ months_apart('subscriptions.anchor_date', 'subscriptions.first_day') }} - 1,
-        {{ months_apart('subscriptions.anchor_date', 'subscriptions.last_day') }} + 1
-    ) as months
+        {{ steps_apart('subscriptions.anchor_date', 'subscriptions.first_day', 'months', 'days') }} - 2,
+        {{ steps_apart('subscriptions.anchor_date', 'subscriptions.last_day', 'months', 'days') }} + 1
+    ) as steps (step)
     cross join lateral (
-        select subscriptions.anchor + make_interval(months => months) as wall_time
+        select
+            subscriptions.anchor
+            + make_interval(months => subscriptions.months * steps.step, days => subscriptions.days * steps.step)
+                as wall_time
     ) as walls
 ),
 
 full_periods as (
     select
         subscription_id,
+        billing_interval,
+        interval_count,
         boundary as full_period_start,
-        lead(boundary) over (partition by subscription_id order by wall_time) as full_period_end
+        lead(boundary) over (
+            partition by subscription_id, billing_interval, interval_count
+            order by wall_time
+        ) as full_period_end
     from boundaries
 )
 
@@ -70,60 +117,117 @@ select
     subscriptions.version as subscription_version,
     subscriptions.currency,
     subscriptions.time_zone,
+    subscriptions.billing_interval,
+    subscriptions.interval_count,
     greatest(full_periods.full_period_start, subscriptions.started_at) as period_start,
     least(full_periods.full_period_end, subscriptions.ended_at) as period_end,
+    least(
+        greatest(full_periods.full_period_start, subscriptions.started_at, subscriptions.trial_ends_at),
+        full_periods.full_period_end, subscriptions.ended_at
+    ) as charged_from,
     full_periods.full_period_start,
     full_periods.full_period_end
 from subscriptions
-inner join full_periods on subscriptions.subscription_id = full_periods.subscription_id
+inner join full_periods
+    on subscriptions.subscription_id = full_periods.subscription_id
+        and subscriptions.billing_interval = full_periods.billing_interval
+        and subscriptions.interval_count = full_periods.interval_count
 where
     full_periods.full_period_end > subscriptions.started_at
     and greatest(full_periods.full_period_start, subscriptions.started_at)
-    < least(subscriptions.ended_at, subscriptions.horizon);
+    < least(full_periods.full_period_end, subscriptions.ended_at, subscriptions.horizon);
 
--- 2. The slices: each charge of the plan in each period, with the version that prices it. A correction says
--- which, else the last issued line pins it, else it is the one in force on the day the period starts.
+-- 2. The slices: each charge of the plan in each period of its interval, from the end of a trial on. A version
+-- that takes effect at once cuts a period on its day, unless the day lies inside a slice that was issued: then
+-- a correction has to name the cut. A correction says which version prices a slice, else the last issued line
+-- pins it, else it is the one in force when the period, or the cut, starts.
+create temporary table corrected on commit drop as
+select distinct on (subscription_id, charge_id, period_start)
+    subscription_id,
+    charge_id,
+    period_start as slice_start,
+    version
+from catalog.corrections
+order by subscription_id, charge_id, period_start, recorded_at desc, correction_id desc;
+
+create temporary table issued on commit drop as
+select distinct on (lines.subscription_id, lines.charge_id, lines.slice_start)
+    lines.subscription_id,
+    lines.charge_id,
+    lines.slice_start,
+    lines.slice_end,
+    lines.charge_version
+from invoices.issued_invoice_lines as lines
+inner join invoices.issued_invoices as documents on lines.invoice_number = documents.invoice_number
+where not {{ rating_afresh() }}
+order by
+    lines.subscription_id, lines.charge_id, lines.slice_start,
+    documents.issued_at desc, documents.series_number desc, lines.line_number desc;
+
 create temporary table wanted_slices on commit drop as
-with plan_charges as (
-    select distinct on (charge_id)
-        charge_id,
-        plan_id,
-        component,
-        version as first_version
-    from catalog.charges
-    order by charge_id, version
+with cuts as (
+    select
+        periods.subscription_id,
+        plan_charges.charge_id,
+        periods.period_start,
+        array_agg(days.instant order by days.instant) as instants
+    from wanted_periods as periods
+    inner join plan_charges using (plan_id, billing_interval, interval_count)
+    inner join catalog.charges
+        on plan_charges.charge_id = charges.charge_id
+            and plan_charges.first_version < charges.version
+            and charges.takes_effect = 'at_once'
+    cross join lateral (
+        select {{ instant_of('charges.effective_from::timestamp', 'periods.time_zone') }} as instant
+    ) as days
+    where
+        days.instant > periods.charged_from
+        and days.instant < periods.period_end
+        and (
+            not exists (
+                select 1
+                from issued
+                where
+                    issued.subscription_id = periods.subscription_id
+                    and issued.charge_id = plan_charges.charge_id
+                    and issued.slice_start < days.instant
+                    and issued.slice_end > days.instant
+            )
+            or exists (
+                select 1
+                from corrected
+                where
+                    corrected.subscription_id = periods.subscription_id
+                    and corrected.charge_id = plan_charges.charge_id
+                    and corrected.slice_start = days.instant
+            )
+        )
+    group by periods.subscription_id, plan_charges.charge_id, periods.period_start
 ),
 
-corrected as (
-    select distinct on (subscription_id, charge_id, period_start)
-        subscription_id,
-        charge_id,
-        period_start,
-        version
-    from catalog.corrections
-    order by subscription_id, charge_id, period_start, recorded_at desc, correction_id desc
-),
-
-issued as (
-    select distinct on (lines.subscription_id, lines.charge_id, lines.slice_start)
-        lines.subscription_id,
-        lines.charge_id,
-        lines.slice_start,
-        lines.charge_version
-    from invoices.issued_invoice_lines as lines
-    inner join invoices.issued_invoices as documents on lines.invoice_number = documents.invoice_number
-    where not {{ rating_afresh() }}
-    order by
-        lines.subscription_id, lines.charge_id, lines.slice_start,
-        documents.issued_at desc, documents.series_number desc, lines.line_number desc
-),
-
-versioned as (
+spans as (
     select
         periods.*,
         plan_charges.charge_id,
         plan_charges.component,
         plan_charges.first_version,
+        parts.slice_start,
+        parts.slice_end
+    from wanted_periods as periods
+    inner join plan_charges using (plan_id, billing_interval, interval_count)
+    left join cuts
+        on periods.subscription_id = cuts.subscription_id
+            and plan_charges.charge_id = cuts.charge_id
+            and periods.period_start = cuts.period_start
+    cross join lateral unnest(
+        array[periods.charged_from] || cuts.instants, cuts.instants || array[periods.period_end]
+    ) as parts (slice_start, slice_end)
+    where periods.charged_from < periods.period_end
+),
+
+versioned as (
+    select
+        spans.*,
         coalesce(
             corrected.version,
             issued.charge_version,
@@ -131,20 +235,16 @@ versioned as (
                 select max(charges.version)
                 from catalog.charges
                 where
-                    charges.charge_id = plan_charges.charge_id
-                    and charges.effective_from <= {{ local_day('periods.period_start', 'periods.time_zone') }}
+                    charges.charge_id = spans.charge_id
+                    and charges.effective_from <= {{ local_day(
+                        "case charges.takes_effect when 'at_once' then spans.slice_start else spans.period_start end",
+                        'spans.time_zone'
+                    ) }}
             )
         ) as charge_version
-    from wanted_periods as periods
-    inner join plan_charges on periods.plan_id = plan_charges.plan_id
-    left join corrected
-        on periods.subscription_id = corrected.subscription_id
-            and plan_charges.charge_id = corrected.charge_id
-            and periods.period_start = corrected.period_start
-    left join issued
-        on periods.subscription_id = issued.subscription_id
-            and plan_charges.charge_id = issued.charge_id
-            and periods.period_start = issued.slice_start
+    from spans
+    left join corrected using (subscription_id, charge_id, slice_start)
+    left join issued using (subscription_id, charge_id, slice_start)
 ),
 
 -- All that decides the price of a version.
@@ -173,8 +273,8 @@ select
     versioned.subscription_id,
     versioned.charge_id,
     versioned.component,
-    versioned.period_start as slice_start,
-    versioned.period_end as slice_end,
+    versioned.slice_start,
+    versioned.slice_end,
     versioned.tenant_id,
     versioned.subscription_version,
     versioned.currency,
@@ -186,11 +286,10 @@ select
     charges.charge_model,
     charges.timing,
     prices.price_sha256,
-    {{ local_day('versioned.period_end', 'versioned.time_zone') }}
-    - {{ local_day('versioned.period_start', 'versioned.time_zone') }} as charged_days,
-    {{ local_day('versioned.full_period_end', 'versioned.time_zone') }}
-    - {{ local_day('versioned.full_period_start', 'versioned.time_zone') }} as full_days,
-    versioned.period_end <= (
+    -- Where clocks go back over midnight, a day may come twice: never more days than the full period has.
+    greatest(0, least(days.charged_days, days.full_days)) as charged_days,
+    days.full_days,
+    versioned.slice_end <= (
         select max(hours.landed_hour) + interval '1 hour'
         from landing.hours
     ) as complete
@@ -202,13 +301,20 @@ inner join catalog.currencies on versioned.currency = currencies.currency
 left join catalog.metrics on charges.metric = metrics.metric
 left join prices
     on versioned.charge_id = prices.charge_id and versioned.charge_version = prices.version
+cross join lateral (
+    select
+        {{ local_day('versioned.slice_end', 'versioned.time_zone') }}
+        - {{ local_day('versioned.slice_start', 'versioned.time_zone') }} as charged_days,
+        {{ local_day('versioned.full_period_end', 'versioned.time_zone') }}
+        - {{ local_day('versioned.full_period_start', 'versioned.time_zone') }} as full_days
+) as days
 where
     -- Usage without a price in force is reported; a fee that is not yet in force is simply not due.
     versioned.charge_version is not null or versioned.component = 'usage';
 
 -- 3. What differs from what stands is replaced.
 {% for table, wanted, key in [
-    ('billing_periods', 'wanted_periods', ['subscription_id', 'period_start']),
+    ('billing_periods', 'wanted_periods', ['subscription_id', 'billing_interval', 'interval_count', 'period_start']),
     ('charge_slices', 'wanted_slices', ['subscription_id', 'charge_id', 'component', 'slice_start']),
 ] -%}
 {% for name, these, those in [('old', 'rating.' ~ table, wanted), ('new', wanted, 'rating.' ~ table)] -%}
@@ -245,8 +351,12 @@ with moved_periods as (
     full join new_billing_periods as new
         on old.subscription_id = new.subscription_id
             and old.tenant_id = new.tenant_id
+            and old.billing_interval = new.billing_interval
+            and old.interval_count = new.interval_count
             and old.period_start = new.period_start
-    where old.period_end is distinct from new.period_end
+    where
+        old.period_end is distinct from new.period_end
+        or old.charged_from is distinct from new.charged_from
 ),
 
 moved_slices as (

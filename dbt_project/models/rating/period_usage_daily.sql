@@ -73,24 +73,70 @@ where
         where tenants.tenant_id = unrated_usage.tenant_id
     );
 
--- 3. The edges of periods that cut an hour, and the cut hours whose parts must be read again.
+-- 3. The edges that cut an hour of these days: of the tenant's periods and trials, and of the slices that
+-- charge for the metric. The parts of cut hours are read again, and of hours that are cut no more.
 create temporary table edges on commit drop as
-select distinct
-    periods.tenant_id,
-    sides.edge,
-    {{ hour_of('sides.edge') }} as hour
-from rating.billing_periods as periods
-cross join lateral (values (periods.period_start), (periods.period_end)) as sides (edge)
-where sides.edge <> {{ hour_of('sides.edge') }};
+with tenants as (
+    select
+        tenant_id,
+        min(day)::timestamptz as first_instant,
+        (max(day) + 1)::timestamptz as end_instant
+    from work_days
+    group by tenant_id
+),
+
+period_edges as (
+    select distinct
+        tenants.tenant_id,
+        sides.edge
+    from tenants
+    inner join rating.billing_periods as periods
+        on tenants.tenant_id = periods.tenant_id
+            and tenants.end_instant > periods.period_start
+            and tenants.first_instant <= periods.period_end
+    cross join lateral (values (periods.period_start), (periods.charged_from), (periods.period_end)) as sides (edge)
+    where sides.edge <> {{ hour_of('sides.edge') }}
+),
+
+slice_edges as (
+    select distinct
+        tenants.tenant_id,
+        slices.metric,
+        slices.slice_start as edge
+    from tenants
+    inner join rating.charge_slices as slices
+        on tenants.tenant_id = slices.tenant_id
+            and tenants.first_instant <= slices.slice_start
+            and tenants.end_instant > slices.slice_start
+    where slices.component = 'usage' and slices.slice_start <> {{ hour_of('slices.slice_start') }}
+)
+
+select
+    work_days.tenant_id,
+    work_days.metric,
+    period_edges.edge,
+    {{ hour_of('period_edges.edge') }} as hour
+from work_days
+inner join period_edges
+    on work_days.tenant_id = period_edges.tenant_id and work_days.day = period_edges.edge::date
+union
+select
+    work_days.tenant_id,
+    work_days.metric,
+    slice_edges.edge,
+    {{ hour_of('slice_edges.edge') }}
+from work_days
+inner join slice_edges
+    on work_days.tenant_id = slice_edges.tenant_id
+        and work_days.metric = slice_edges.metric
+        and work_days.day = slice_edges.edge::date;
 
 create temporary table stale_hours on commit drop as
 select
-    edges.tenant_id,
-    taken_days.metric,
-    edges.hour
+    tenant_id,
+    metric,
+    hour
 from edges
-inner join taken_days
-    on edges.tenant_id = taken_days.tenant_id and edges.hour::date = taken_days.day
 union
 select
     taken_ranges.tenant_id,
@@ -100,7 +146,7 @@ from taken_ranges
 cross join lateral (values (taken_ranges.range_start), (taken_ranges.range_end)) as sides (edge)
 where sides.edge <> {{ hour_of('sides.edge') }};
 
-{% for table in ['taken_days', 'work_days', 'edges', 'stale_hours'] -%}
+{% for table in ['work_days', 'edges', 'stale_hours'] -%}
 analyze {{ table }};
 
 {% endfor -%}
@@ -112,36 +158,30 @@ where
     and edge_usage.piece_start >= stale_hours.hour
     and edge_usage.piece_start < stale_hours.hour + interval '1 hour';
 
-with cut_hours as (
-    select distinct
-        edges.tenant_id,
-        edges.hour
-    from edges
-    inner join stale_hours on edges.tenant_id = stale_hours.tenant_id and edges.hour = stale_hours.hour
-),
-
-starts as (
+with starts as (
     select
         tenant_id,
+        metric,
         hour,
         hour as piece_start
-    from cut_hours
+    from edges
     union
     select
-        edges.tenant_id,
-        edges.hour,
-        edges.edge
+        tenant_id,
+        metric,
+        hour,
+        edge
     from edges
-    inner join cut_hours on edges.tenant_id = cut_hours.tenant_id and edges.hour = cut_hours.hour
 ),
 
 pieces as (
     select
         tenant_id,
+        metric as cut_metric,
         hour as cut_hour,
         piece_start,
         lead(piece_start, 1, hour + interval '1 hour') over (
-            partition by tenant_id, hour
+            partition by tenant_id, metric, hour
             order by piece_start
         ) as piece_end
     from starts
@@ -150,13 +190,15 @@ pieces as (
 standing as (
     select
         events.*,
-        pieces.cut_hour,
+        pieces.cut_metric,
         pieces.piece_start,
         pieces.piece_end,
         1 as sign
     from pieces
+    inner join catalog.metrics on pieces.cut_metric = metrics.metric
     inner join ledger.usage_events as events
         on pieces.tenant_id = events.tenant_id
+            and metrics.event_type = events.event_type
             and pieces.piece_start <= events.occurred_at
             and pieces.piece_end > events.occurred_at
     where not exists (
@@ -179,11 +221,7 @@ figures as (
         metered.piece_end,
         {{ bucket_figures() }}
     from metered
-    inner join stale_hours
-        on metered.tenant_id = stale_hours.tenant_id
-            and metered.metric = stale_hours.metric
-            and metered.cut_hour = stale_hours.hour
-    where metered.unreadable is null
+    where metered.metric = metered.cut_metric and metered.unreadable is null
     group by metered.tenant_id, metered.metric, metered.dimensions, metered.piece_start, metered.piece_end
 )
 
@@ -221,7 +259,7 @@ with pieces as (
     where not exists (
         select 1
         from edges
-        where edges.tenant_id = hours.tenant_id and edges.hour = hours.hour
+        where edges.tenant_id = hours.tenant_id and edges.metric = hours.metric and edges.hour = hours.hour
     )
     union all
     select
@@ -361,17 +399,19 @@ with reasoned as (
                 where tenants.tenant_id = attributed.tenant_id
             ) then 'unknown_tenant'
             when attributed.charge_id is not null then 'no_price'
-            when exists (
-                select 1
-                from rating.billing_periods
-                where
-                    billing_periods.tenant_id = attributed.tenant_id
-                    and billing_periods.period_start <= attributed.piece_start
-                    and billing_periods.period_end > attributed.piece_start
-            ) then 'not_in_plan'
+            when periods.charged_from > attributed.piece_start then 'in_trial'
+            when periods.charged_from is not null then 'not_in_plan'
             else 'outside_subscription'
         end as reason
     from attributed
+    left join lateral (
+        select max(billing_periods.charged_from) as charged_from
+        from rating.billing_periods
+        where
+            billing_periods.tenant_id = attributed.tenant_id
+            and billing_periods.period_start <= attributed.piece_start
+            and billing_periods.period_end > attributed.piece_start
+    ) as periods on true
     where attributed.charge_version is null
 )
 
