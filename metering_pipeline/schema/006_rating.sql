@@ -33,6 +33,12 @@ create table rating.built_from (
 );
 insert into rating.built_from (only_row) values (true);
 
+-- What the catalog said about each subscription when its periods were built, as a digest.
+create table rating.built_subscriptions (
+    subscription_id text primary key,
+    terms_sha256 bytea not null
+);
+
 -- A subscription has the periods of its plan's interval and of those that charges of the plan have of their
 -- own. Until charged_from a trial runs.
 create table rating.billing_periods (
@@ -52,6 +58,7 @@ create table rating.billing_periods (
     primary key (subscription_id, billing_interval, interval_count, period_start)
 );
 create index billing_periods_by_tenant on rating.billing_periods (tenant_id, period_start);
+create index billing_periods_by_end on rating.billing_periods (period_end);
 
 -- What is charged when: each charge in each period of its interval, from the end of a trial on and cut where a
 -- version takes effect at once, with the version and the price in force. Without a version there is no
@@ -79,6 +86,7 @@ create table rating.charge_slices (
     primary key (subscription_id, charge_id, component, slice_start)
 );
 create index charge_slices_by_tenant on rating.charge_slices (tenant_id, metric, slice_start);
+create index charge_slices_open on rating.charge_slices (slice_end) where not complete;
 
 -- Usage of hours that a period edge cuts, by the part of the hour, read from the ledger.
 create table rating.edge_usage (

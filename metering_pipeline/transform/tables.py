@@ -31,6 +31,7 @@ INTERNAL = {
     ("rating", "touched_slices"),
     ("rating", "changed_ranges"),
     ("rating", "built_from"),
+    ("rating", "built_subscriptions"),
     ("invoices", "draft_state"),
     ("invoices", "issuing_switch"),
     ("invoices", "external_taxes"),
