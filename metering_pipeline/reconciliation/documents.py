@@ -11,19 +11,17 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from metering_pipeline.reconciliation.independent_calendar import Calendar, starts_a_slice
 from metering_pipeline.reconciliation.independent_rating import (
     ContradictionError,
-    Slice,
     Terms,
     Tier,
     TierSlice,
     UnknownChargeModelError,
     above_maximum,
-    charged_share,
     discount,
     flat_amount,
     rounded,
-    starts_a_period,
     up_to_minimum,
     usage_amount,
 )
@@ -82,6 +80,9 @@ class _Charge:
     plan_id: str
     charge_model: str
     aggregation: str | None
+    billing_interval: str
+    interval_count: int
+    cut_days: list[date]
     tiers: list[Tier]
     terms: Terms
 
@@ -92,14 +93,20 @@ class _Subscription:
     time_zone: str
     anchor: datetime
     started_at: datetime
+    trial_ends_at: datetime | None
     ended_at: datetime | None
 
-    def charges(self, start: datetime, plan_id: str) -> bool:
-        """Whether it has a slice of the plan that starts at the instant."""
+    def calendar(self, charge: _Charge) -> Calendar:
+        return Calendar(self.time_zone, self.anchor, charge.billing_interval, charge.interval_count)
+
+    def has_slice(self, start: datetime, charge: _Charge) -> bool:
+        """Whether it has a slice of the charge that starts at the instant."""
         return (
-            self.plan_id == plan_id
+            self.plan_id == charge.plan_id
             and (self.ended_at is None or start < self.ended_at)
-            and starts_a_period(start, self.time_zone, self.anchor, self.started_at)
+            and starts_a_slice(
+                start, self.calendar(charge), self.started_at, self.trial_ends_at, charge.cut_days
+            )
         )
 
 
@@ -228,18 +235,18 @@ def _line_fault(line: PinnedLine, prices: _Prices) -> str | None:
 def _due(
     line: PinnedLine, charge: _Charge, subscription: _Subscription, minor_digits: int
 ) -> Decimal:
-    if not subscription.charges(line.slice_start, charge.plan_id):
+    if not subscription.has_slice(line.slice_start, charge):
         return Decimal(0)
-    part = Slice(line.slice_start, line.slice_end, subscription.time_zone, subscription.anchor)
+    share = subscription.calendar(charge).share(line.slice_start, line.slice_end)
     slices = [
         TierSlice(each["tier"], Decimal(each["quantity"]), Decimal(each["amount"]))
         for each in line.slices
     ]
     match line.component:
         case "flat":
-            return rounded(flat_amount(charge.tiers, part, charge.terms), minor_digits)
+            return rounded(flat_amount(charge.tiers, share, charge.terms), minor_digits)
         case "commitment":
-            agreed = flat_amount(charge.tiers, part, charge.terms)
+            agreed = flat_amount(charge.tiers, share, charge.terms)
             used = sum((Fraction(each.amount) for each in slices if each.tier == 2), Fraction(0))
             return rounded(max(agreed + used, Fraction(0)), minor_digits) if slices else Decimal(0)
         case "discount":
@@ -249,7 +256,7 @@ def _due(
             return above_maximum(charge.terms, amount, minor_digits)
         case "minimum":
             amount = line.beside("usage", "discount", "maximum")
-            return up_to_minimum(charge.terms, amount, charged_share(part), minor_digits)
+            return up_to_minimum(charge.terms, amount, share, minor_digits)
     exact = usage_amount(
         charge.charge_model, charge.tiers, line.quantity, charge.terms, line.event_count, slices
     )
@@ -259,7 +266,7 @@ def _due(
 def _was_withdrawn(line: PinnedLine, charge: _Charge, prices: _Prices) -> bool:
     """Whether a later version of the subscription no longer has the slice: all of it goes back."""
     return any(
-        not subscription.charges(line.slice_start, charge.plan_id)
+        not subscription.has_slice(line.slice_start, charge)
         for (subscription_id, version), subscription in prices.subscriptions.items()
         if subscription_id == line.subscription_id and version > line.subscription_version
     )
@@ -271,6 +278,9 @@ def _read_prices(connection: psycopg.Connection) -> _Prices:
             row.plan_id,
             row.charge_model,
             row.aggregation,
+            row.billing_interval,
+            row.interval_count,
+            row.cut_days,
             [
                 Tier(*tier)
                 for tier in zip(
@@ -287,6 +297,7 @@ def _read_prices(connection: psycopg.Connection) -> _Prices:
             row.time_zone,
             datetime.combine(row.anchor_date, row.anchor_time),
             row.started_at,
+            row.trial_ends_at,
             row.ended_at,
         )
         for row in rows(connection, PACKAGE, "subscriptions")

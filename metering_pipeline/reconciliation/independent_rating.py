@@ -6,14 +6,11 @@ from the quantity (a matrix, a percentage that looks at each event) is told from
 that were frozen with the line, which must agree with the price and with the quantity.
 """
 
-from calendar import monthrange
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil, floor
-from zoneinfo import ZoneInfo
 
 
 CUT = Fraction(1, 10**18)
@@ -118,43 +115,10 @@ def up_to_minimum(terms: Terms, amount: Decimal, share: Fraction, minor_digits: 
     return rounded(max(minimum - Fraction(amount), Fraction(0)), minor_digits)
 
 
-@dataclass(frozen=True)
-class Slice:
-    """The part of a billing period that a line covers, [start, end), and the calendar around it."""
-
-    start: datetime
-    end: datetime
-    time_zone: str
-    anchor: datetime
-    """Local wall time, without an offset: all boundaries are counted from it."""
-
-
-def flat_amount(tiers: Sequence[Tier], part: Slice, terms: Terms = Terms()) -> Fraction:
-    """The exact flat amount, prorated by local calendar days of the full period around the part."""
+def flat_amount(tiers: Sequence[Tier], share: Fraction, terms: Terms = Terms()) -> Fraction:
+    """The exact flat amount of a share of the full period."""
     (tier,) = tiers
-    return Fraction(tier.flat_amount) * (charged_share(part) if terms.prorated else 1)
-
-
-def charged_share(part: Slice) -> Fraction:
-    """The local calendar days of the part, of those of the full period around it; 0 to 1."""
-    start, end = _local(part.start, part), _local(part.end, part)
-    period_start, period_end = _full_period(start, part.anchor)
-    share = Fraction((end.date() - start.date()).days, (period_end - period_start).days)
-    return min(max(share, Fraction(0)), Fraction(1))
-
-
-def starts_a_period(
-    start: datetime, time_zone: str, anchor: datetime, started_at: datetime
-) -> bool:
-    """Whether a billing period of the subscription starts at the instant."""
-    if start <= started_at:
-        return start == started_at
-    zone = ZoneInfo(time_zone)
-    local = start.astimezone(zone)
-    months = (local.year - anchor.year) * 12 + local.month - anchor.month
-    wall = datetime.combine(_boundary(anchor, months), anchor.time(), zone)
-    # a wall time that the clock shows twice is two instants: either may be meant
-    return start.astimezone(UTC) in {wall.replace(fold=fold).astimezone(UTC) for fold in (0, 1)}
+    return Fraction(tier.flat_amount) * (share if terms.prorated else 1)
 
 
 def rounded(amount: Fraction, minor_digits: int) -> Decimal:
@@ -239,21 +203,3 @@ def _graduated(tiers: Sequence[Tier], quantity: Fraction) -> Fraction:
         amount += _price(tier, top - below)
         below = top if tier.up_to is None else Fraction(tier.up_to)
     return amount
-
-
-def _local(instant: datetime, part: Slice) -> datetime:
-    return instant.astimezone(ZoneInfo(part.time_zone)).replace(tzinfo=None)
-
-
-def _full_period(local: datetime, anchor: datetime) -> tuple[date, date]:
-    """The days that bound the monthly period around a local time, clamped per month from the anchor."""
-    months = (local.year - anchor.year) * 12 + local.month - anchor.month
-    if datetime.combine(_boundary(anchor, months), anchor.time()) > local:
-        months -= 1
-    return _boundary(anchor, months), _boundary(anchor, months + 1)
-
-
-def _boundary(anchor: datetime, months: int) -> date:
-    year, month = divmod(anchor.year * 12 + anchor.month - 1 + months, 12)
-    last_day = monthrange(year, month + 1)[1]
-    return date(year, month + 1, min(anchor.day, last_day))

@@ -6,13 +6,12 @@ from fractions import Fraction
 
 import pytest
 
+from metering_pipeline.reconciliation.independent_calendar import Calendar, starts_a_slice
 from metering_pipeline.reconciliation.independent_rating import (
-    Slice,
     Tier,
     UnknownChargeModelError,
     flat_amount,
     rounded,
-    starts_a_period,
     usage_amount,
 )
 
@@ -60,7 +59,7 @@ def test_half_is_rounded_away_from_zero(exact: str, digits: int, amount: str) ->
 
 def _fee(start: datetime, end: datetime, zone: str, anchor: datetime) -> Fraction:
     fee = [Tier(None, Decimal(0), Decimal(31))]
-    return flat_amount(fee, Slice(start, end, zone, anchor))
+    return flat_amount(fee, Calendar(zone, anchor, "month", 1).share(start, end))
 
 
 def test_a_fee_goes_by_local_days_of_the_full_period() -> None:
@@ -79,10 +78,11 @@ def test_a_fee_goes_by_local_days_of_the_full_period() -> None:
 def test_boundaries_are_clamped_from_the_anchor() -> None:
     anchor = datetime(2026, 1, 31)  # noqa: DTZ001 - wall time
     started = datetime(2026, 1, 31, tzinfo=UTC)
+    calendar = Calendar("UTC", anchor, "month", 1)
     for month, day, is_boundary in ((2, 28, True), (3, 28, False), (3, 31, True), (4, 30, True)):
         boundary = datetime(2026, month, day, tzinfo=UTC)
-        assert starts_a_period(boundary, "UTC", anchor, started) is is_boundary
-    assert not starts_a_period(datetime(2025, 12, 31, tzinfo=UTC), "UTC", anchor, started)
+        assert starts_a_slice(boundary, calendar, started) is is_boundary
+    assert not starts_a_slice(datetime(2025, 12, 31, tzinfo=UTC), calendar, started)
     february = _fee(
         datetime(2026, 2, 28, tzinfo=UTC), datetime(2026, 3, 31, tzinfo=UTC), "UTC", anchor
     )

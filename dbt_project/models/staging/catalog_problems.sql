@@ -19,6 +19,8 @@ charge_spans as (
         first_value(plan_id) over versions as first_plan_id,
         first_value(component) over versions as first_component,
         first_value(metric) over versions as first_metric,
+        concat_ws(' ', interval_count, billing_interval) as own_interval,
+        first_value(concat_ws(' ', interval_count, billing_interval)) over versions as first_interval,
         lead(effective_from, 1, 'infinity') over versions as effective_until
     from typed_charges
     window versions as (partition by charge_id order by version)
@@ -302,6 +304,21 @@ wrong_charges as (
         (
             'metric', charge_spans.metric, charge_spans.metric <> charge_spans.first_metric,
             'is another metric than in the first version: make a new charge_id'
+        ),
+        (
+            'billing_interval, interval_count', charge_spans.own_interval,
+            charge_spans.own_interval <> charge_spans.first_interval,
+            'is another interval than in the first version: a charge keeps it, make a new charge_id'
+        ),
+        (
+            'interval_count', charge_spans.interval_count::text,
+            charge_spans.billing_interval is null and charge_spans.interval_count is not null,
+            'counts no interval: write billing_interval too, or leave both empty for the plan''s'
+        ),
+        (
+            'takes_effect', charge_spans.takes_effect,
+            charge_spans.takes_effect = 'at_once' and charge_spans.previous_version is null,
+            'is the first version, there is no other to take over from: write next_period'
         ),
         (
             'metric', charge_spans.metric, charge_spans.component = 'usage' and charge_spans.metric is null,
@@ -622,6 +639,14 @@ wrong_subscriptions as (
         (
             'ended_at', ended_at::text, ended_at <= started_at,
             'is not after started_at'
+        ),
+        (
+            'trial_ends_at', trial_ends_at::text, trial_ends_at <= started_at,
+            'is not after started_at: leave it empty where there is no trial'
+        ),
+        (
+            'trial_ends_at', trial_ends_at::text, trial_ends_at > ended_at,
+            'is after ended_at: write ended_at where all of the subscription is a trial'
         ),
         (
             'recorded_at', recorded_at::text, recorded_at < previous_recorded_at,

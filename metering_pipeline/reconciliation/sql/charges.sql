@@ -1,10 +1,21 @@
--- Every version of every charge with its tiers in order, its terms, and how its metric aggregates.
+-- Every version of every charge with its tiers in order, its terms, how its metric aggregates, the interval by
+-- which it is billed, and the days on which one of its versions cuts a running period.
 select
     charges.charge_id,
     charges.version,
     charges.plan_id,
     charges.charge_model,
     metrics.aggregation,
+    coalesce(charges.billing_interval, plans.billing_interval) as billing_interval,
+    case
+        when charges.billing_interval is null then plans.interval_count
+        else coalesce(charges.interval_count, 1)
+    end as interval_count,
+    array(
+        select versions.effective_from
+        from catalog.charges as versions
+        where versions.charge_id = charges.charge_id and versions.takes_effect = 'at_once'
+    ) as cut_days,
     coalesce(tiers.up_to, '{}') as up_to,
     coalesce(tiers.unit_amounts, '{}') as unit_amounts,
     coalesce(tiers.flat_amounts, '{}') as flat_amounts,
@@ -24,6 +35,7 @@ select
     num_nonnulls(terms.free_events, terms.free_amount, terms.minimum_per_event, terms.maximum_per_event) > 0
         as reads_events
 from catalog.charges
+inner join catalog.plans on charges.plan_id = plans.plan_id
 left join (
     select
         charge_id,

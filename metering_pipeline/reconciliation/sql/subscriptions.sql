@@ -7,5 +7,6 @@ select
     anchor_date,
     anchor_time,
     started_at,
+    trial_ends_at,
     ended_at
 from catalog.subscriptions
