@@ -12,7 +12,6 @@ from decimal import Decimal
 from fractions import Fraction
 from math import ceil, floor
 
-
 CUT = Fraction(1, 10**18)
 """Shown quantities end at 18 digits after the point: so much may be missing of each."""
 
