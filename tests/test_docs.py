@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -13,6 +14,7 @@ from metering_pipeline.postgres import Database
 from metering_pipeline.settings import PROJECT_ROOT, Settings
 
 PAGES = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
+GROUPS = {name for name, command in cli.commands.items() if isinstance(command, click.Group)}
 FINGERPRINT_PAGE = (PROJECT_ROOT / "docs" / "fingerprint.md").read_text()
 
 
@@ -65,7 +67,8 @@ def test_commands_and_options_exist(page: Path) -> None:
             words = line.split("#")[0].split()
             if words[:1] == ["metering"]:
                 options = [word for word in words if word.startswith("--")]
-                shown = CliRunner().invoke(cli, [words[1], "--help"])
+                path = words[1:3] if words[1] in GROUPS else words[1:2]
+                shown = CliRunner().invoke(cli, [*path, "--help"])
                 assert shown.exit_code == 0, line
                 assert [option for option in options if option not in shown.output] == [], line
 

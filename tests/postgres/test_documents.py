@@ -26,6 +26,7 @@ from metering_pipeline.invoices.issuing import (
 )
 from metering_pipeline.invoices.reversals import NotReversibleError, UnknownDocumentError
 from metering_pipeline.settings import PROJECT_ROOT
+from metering_pipeline.transform.dbt import run_dbt
 from tests.postgres.billing_world import FEBRUARY, JANUARY, World, after, at
 from tests.postgres.test_issuing import check_numbers_and_chain, redraft, wait_for_lock
 
@@ -576,3 +577,40 @@ def test_the_database_refuses_a_second_reversal(whole_world: World) -> None:
             from invoices.issued_invoices where refers_to is not null
             """
         )
+
+
+# Accrued
+
+
+def accrued(world: World, before: str) -> dict[tuple[str, str], str]:
+    return {
+        (charge, f"{start:%m}"): str(amount)
+        for charge, start, amount in world.rows(
+            "select charge_id, slice_start, accrued_amount from invoices.accrued_usage(%s)"
+            " where tenant_id = 'acme'",
+            before,
+        )
+    }
+
+
+def test_what_is_rated_and_not_billed_at_a_month_s_end(whole_world: World) -> None:
+    run_dbt(whole_world.database, "run", ["accrued_usage"])
+    january = {("basic-requests", "01"): "6.50", ("basic-tokens", "01"): "13.32"}
+    assert accrued(whole_world, "2026-02-01") == january
+    issue_january(whole_world)
+    assert accrued(whole_world, "2026-02-01") == january, "billed later than that"
+    later = accrued(whole_world, "2026-02-05")
+    assert ("basic-requests", "01") not in later
+    assert later["basic-requests", "02"] == "3.00", (
+        "nothing has landed since: all of it is until then"
+    )
+    cut = accrued(whole_world, "2026-02-02")
+    assert cut["basic-requests", "02"] == "None", "cut, and hours have landed since"
+    assert whole_world.rows(
+        "select charge_id, event_count_until, value_sum_until, is_cut"
+        " from invoices.accrued_usage('2026-01-13') where tenant_id = 'birch' order by 1"
+    ) == [("basic-requests", 4, 4, True), ("basic-tokens", 4, D("307.5"), True)]
+    whole_world.execute("update catalog.tenants set billable = false where tenant_id = 'acme'")
+    assert accrued(whole_world, "2026-02-01") == {}
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="before must be a date"):
+        whole_world.execute("select invoices.accrued_usage(null)")

@@ -1,6 +1,8 @@
 """The command line as its users have it: a process, its exit code, and what it prints."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -70,7 +72,7 @@ def test_run_preview_issue_and_status(dagster_storage: Pipeline) -> None:
         (["run"], {}, "Give --hour, or --from and --to."),
         (["run", "--hour", "yesterday"], {}, "write an hour in UTC as 2026-01-31T13"),
         (["run", "--from", "2026-01-02T00", "--to", "2026-01-01T00"], {}, "--to is before --from."),
-        (["issue"], {}, "Give one of --date, --release, --stop, --resume."),
+        (["issue"], {}, "Give one of --date, --approve, --hold, --release, --stop, --resume."),
         (["issue", "--stop"], {}, "Say who decides and why"),
         (["db", "url"], {"METERING_LOKBACK_HOURS": "3"}, "METERING_LOKBACK_HOURS is not a setting"),
         (["db", "url"], {"METERING_GRACE_HOURS": "soon"}, "METERING_GRACE_HOURS='soon'"),
@@ -98,3 +100,47 @@ def test_generate_writes_a_landing_root(tmp_path: Path) -> None:
     made = metering("generate", "--root", str(tmp_path / "root"), "--days", "2", "--events", "500")
     assert made.returncode == 0, made.stderr
     assert len(list((tmp_path / "root").glob("landed_hour=*/*"))) > 2
+
+
+def commands_of(page: str) -> list[list[str]]:
+    """The commands of a page's code blocks, in their order."""
+    text = (PROJECT_ROOT / "docs" / page).read_text()
+    lines = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL)).splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line]
+
+
+def test_the_page_for_finance_is_true(dagster_storage: Pipeline) -> None:
+    """Every command of docs/invoices.md, in its order; the credits come before issuing."""
+    pipeline = dagster_storage
+    event = {
+        "tenant_id": "acme",
+        "event_type": "api.request",
+        "occurred_at": "2026-01-31T12:59:59Z",
+        "correlation_id": "req-1",
+        "properties": {"model": "small", "input_tokens": 81200000, "output_tokens": 4000000},
+    }
+    pipeline.drop(HOUR, "events.ndjson", [event])
+    pipeline.set_clock(datetime(2026, 2, 6, tzinfo=UTC))
+    assert metering("run", "--hour", "2026-01-31T13").returncode == 0
+    commands = commands_of("invoices.md")
+    assert len(commands) == 14
+    credit = [each for each in commands if each[0] == "credit"]
+    shown = {}
+    for command in credit + [each for each in commands if each[0] != "credit"]:
+        ran = metering(*command, METERING_APPROVAL="required", COLUMNS="200")
+        assert ran.returncode == 0, (command, ran.stdout, ran.stderr)
+        shown[" ".join(command[:2] + [each for each in command if each.startswith("--")][:2])] = (
+            ran.stdout
+        )
+    assert "CR-000001" in shown["credit list --tenant"]
+    assert pipeline.rows(
+        "select document_kind, refers_to, decided_by from invoices.issued_invoices"
+        " where refers_to is not null order by 1"
+    ) == [("void", "US-000001", "ana"), ("write_off", "US-000002", "ana")]  # fmt: skip
+    assert pipeline.rows("select distinct held_since is null from invoices.held_invoices") == []
+    refused = metering("invoice", "void", "US-000001", "--by", "ana", "--why", "again")
+    assert (refused.returncode, "has a void already" in refused.stderr) == (1, True)
+    refused = metering(
+        "credit", "grant", "acme", "1,5", "--currency", "USD", "--by", "a", "--why", "b"
+    )
+    assert "write an amount with a point" in refused.stderr
