@@ -122,7 +122,7 @@ def flat_amount(tiers: Sequence[Tier], share: Fraction, terms: Terms = Terms()) 
 
 def rounded(amount: Fraction, minor_digits: int) -> Decimal:
     """Half away from zero, to the currency's minor digits."""
-    units = abs(amount) * Fraction(10) ** minor_digits
+    units = Fraction(abs(amount)) * Fraction(10) ** minor_digits
     whole = (2 * units.numerator + units.denominator) // (2 * units.denominator)
     sign = 1 if amount < 0 else 0
     return Decimal((sign, tuple(int(digit) for digit in str(whole)), -minor_digits))

@@ -120,6 +120,21 @@ def change(table: str, index: int, **values: object) -> Callable[[Company], Any]
     return lambda company: company.catalog[table][index].update(values)
 
 
+def all_of(*spoilers: Callable[[Company], Any]) -> Callable[[Company], Any]:
+    return lambda company: [spoil(company) for spoil in spoilers]
+
+
+MATRIX = change("charges", 1, charge_model="matrix")
+PERCENTAGE = all_of(
+    change("charges", 1, charge_model="percentage"), change("charge_tiers", 2, unit_amount="0")
+)
+LOOKS_AT_EVENTS = "free_events, free_amount, minimum_per_event, maximum_per_event"
+
+
+def terms(**values: object) -> Callable[[Company], Any]:
+    return lambda company: company.add("percentage_terms", charge_id="small", version=1, **values)
+
+
 INCONSISTENT: dict[str, tuple[Callable[[Company], Any], tuple[str, str, str]]] = {
     "duplicate key": (
         lambda company: company.catalog["plans"].append(dict(company.catalog["plans"][0])),
@@ -190,6 +205,144 @@ INCONSISTENT: dict[str, tuple[Callable[[Company], Any], tuple[str, str, str]]] =
     "usage in advance": (
         change("charges", 0, timing="advance"),
         ("charges", "requests 1", "timing"),
+    ),
+    "a package without a size": (
+        change("charges", 1, charge_model="package"),
+        ("charges", "small 1", "package_size"),
+    ),
+    "the size of no package": (
+        change("charges", 1, package_size="10"),
+        ("charges", "small 1", "package_size"),
+    ),
+    "a package of nothing": (
+        change("charges", 1, charge_model="package", package_size="0"),
+        ("charges", "small 1", "package_size"),
+    ),
+    "a factor without an operation": (
+        change("charges", 1, conversion_factor="10"),
+        ("charges", "small 1", "conversion_operation"),
+    ),
+    "an operation without a factor": (
+        change("charges", 1, conversion_operation="divide"),
+        ("charges", "small 1", "conversion_factor"),
+    ),
+    "a division by nothing": (
+        change("charges", 1, conversion_operation="divide", conversion_factor="0"),
+        ("charges", "small 1", "conversion_factor"),
+    ),
+    "digits without a rounding": (
+        change("charges", 1, quantity_digits="2"),
+        ("charges", "small 1", "quantity_digits"),
+    ),
+    "included units of a fee": (
+        change("charges", 3, included_quantity="5"),
+        ("charges", "fee 1", "conversion_operation, quantity_rounding, included_quantity"),
+    ),
+    "the minimum of a fee": (
+        change("charges", 3, minimum_amount="5"),
+        ("charges", "fee 1", "minimum_amount, maximum_amount"),
+    ),
+    "a minimum above the maximum": (
+        change("charges", 1, minimum_amount="5", maximum_amount="4"),
+        ("charges", "small 1", "minimum_amount"),
+    ),
+    "a negative minimum": (
+        change("charges", 1, minimum_amount="-5"),
+        ("charges", "small 1", "minimum_amount"),
+    ),
+    "a negative maximum": (
+        change("charges", 1, maximum_amount="-5"),
+        ("charges", "small 1", "maximum_amount"),
+    ),
+    "a negative percentage off": (
+        change("charges", 1, discount_percent="-5"),
+        ("charges", "small 1", "discount_percent"),
+    ),
+    "a negative amount off": (
+        change("charges", 1, discount_amount="-5"),
+        ("charges", "small 1", "discount_amount"),
+    ),
+    "a commitment of a metric": (
+        change("charges", 0, component="commitment"),
+        ("charges", "requests 1", "metric"),
+    ),
+    "a commitment by the unit": (
+        change("charges", 0, component="commitment"),
+        ("charges", "requests 1", "charge_model"),
+    ),
+    "a commitment in advance": (
+        change("charges", 3, component="commitment"),
+        ("charges", "fee 1", "timing"),
+    ),
+    "a discounted commitment": (
+        change("charges", 3, component="commitment", discount_percent="5"),
+        ("charges", "fee 1", "discount_percent, discount_amount"),
+    ),
+    "a dynamic count": (
+        change("charges", 0, charge_model="dynamic"),
+        ("charges", "requests 1", "charge_model"),
+    ),
+    "a matrix of maximums": (
+        all_of(MATRIX, change("metrics", 1, aggregation="max")),
+        ("charges", "small 1", "charge_model"),
+    ),
+    "a rounded matrix": (
+        all_of(MATRIX, change("charges", 1, quantity_rounding="round")),
+        ("charges", "small 1", "quantity_rounding, included_quantity"),
+    ),
+    "a matrix by an unknown dimension": (
+        all_of(MATRIX, change("charge_tiers", 2, dimension_values='{"region": "eu"}')),
+        ("charge_tiers", "small 1 1", "dimension_values"),
+    ),
+    "a matrix by quantity": (
+        all_of(MATRIX, change("charge_tiers", 2, up_to="5")),
+        ("charge_tiers", "small 1 1", "up_to"),
+    ),
+    "two prices for one row of a matrix": (
+        all_of(
+            MATRIX,
+            lambda company: company.catalog["charge_tiers"].append(
+                company.catalog["charge_tiers"][2] | {"tier": 2}
+            ),
+        ),
+        ("charge_tiers", "small 1 2", "dimension_values"),
+    ),
+    "dimension values outside a matrix": (
+        change("charge_tiers", 2, dimension_values='{"model": "small"}'),
+        ("charge_tiers", "small 1 1", "dimension_values"),
+    ),
+    "the rate of a unit price": (
+        change("charge_tiers", 2, rate_percent="5"),
+        ("charge_tiers", "small 1 1", "rate_percent"),
+    ),
+    "the unit price of a percentage": (
+        change("charges", 1, charge_model="percentage"),
+        ("charge_tiers", "small 1 1", "unit_amount"),
+    ),
+    "the flat amount of a percentage": (
+        all_of(PERCENTAGE, change("charge_tiers", 2, flat_amount="5")),
+        ("charge_tiers", "small 1 1", "flat_amount"),
+    ),
+    "two tiers of a package": (
+        change("charges", 0, charge_model="package", package_size="5"),
+        ("charge_tiers", "requests 1 2", "tier"),
+    ),
+    "terms of a unit price": (terms(), ("percentage_terms", "small 1", "charge_id, version")),
+    "free events of a maximum": (
+        all_of(PERCENTAGE, terms(free_events=1), change("metrics", 1, aggregation="max")),
+        ("percentage_terms", "small 1", LOOKS_AT_EVENTS),
+    ),
+    "free events and included units": (
+        all_of(PERCENTAGE, terms(free_events=1), change("charges", 1, included_quantity="5")),
+        ("percentage_terms", "small 1", LOOKS_AT_EVENTS),
+    ),
+    "limits the wrong way round": (
+        all_of(PERCENTAGE, terms(minimum_per_event="5", maximum_per_event="4")),
+        ("percentage_terms", "small 1", "maximum_per_event"),
+    ),
+    "a negative amount per event": (
+        all_of(PERCENTAGE, terms(amount_per_event="-1")),
+        ("percentage_terms", "small 1", "amount_per_event"),
     ),
     "end before start": (
         change("subscriptions", 0, ended_at="2025-01-01T00:00:00Z"),
@@ -277,6 +430,11 @@ def test_what_an_issued_line_refers_to_may_not_change(
         ),
         (change("metrics", 0, aggregation="sum"), ("metrics", "requests", "aggregation")),
         (change("plans", 0, currency="EUR"), ("plans", "plan", "currency")),
+        (change("charges", 0, discount_percent="5"), ("charges", "requests 1", "discount_percent")),
+        (
+            lambda company: company.add("percentage_terms", charge_id="requests", version=1),
+            ("percentage_terms", "requests 1", "charge_id, version"),
+        ),
         (change("currencies", 0, minor_digits="3"), ("currencies", "USD", "minor_digits")),
         (change("legal_entities", 0, series="XX"), ("legal_entities", "us", "series")),
     ):

@@ -341,3 +341,147 @@ def test_flat_fees_go_by_local_days(company: Company, rate: Rate) -> None:
     descriptions = {line["tenant_id"]: line["description"] for line in company.draft_lines()}
     assert descriptions["late"] == "fee (24 of 31 days)"
     assert descriptions["full"] == "fee"
+
+
+def lines_of(company: Company, charge: str) -> dict[str, Decimal]:
+    query = "select component, amount from rating.rated_lines where charge_id = %s"
+    return {row["component"]: row["amount"] for row in company.rows(query, charge)}
+
+
+def test_a_minimum_waits_for_the_end_of_the_period(units: Company, rate: Rate) -> None:
+    """Discount and maximum hold from the start; the minimum is due once all has landed."""
+    units.add_plan("plan")
+    terms = {"discount_percent": 10, "minimum_amount": 100, "maximum_amount": 200}
+    units.add_charge("units", "plan", [(None, 1, 0)], "units", model="per_unit", **terms)
+    units.subscribe("acme", "plan", end="2026-03-01T00:00:00Z")
+    units.use("acme", "2026-02-01T00:00:00Z", 50, metric="units")
+    rate()
+    query = "select component, amount from rating.rated_lines where slice_start = '2026-02-01Z'"
+    february = {"usage": Decimal("50.00"), "discount": Decimal("-5.00")}
+    assert {row["component"]: row["amount"] for row in units.rows(query)} == february
+    units.land_until("2026-03-01T00:00:00Z")
+    rate()
+    february["minimum"] = Decimal("55.00")
+    assert {row["component"]: row["amount"] for row in units.rows(query)} == february
+
+
+def test_increments_add_up_to_the_cumulative(units: Company, rate: Rate) -> None:
+    """Issued three times with late usage between: each component's sum is its rated amount."""
+    units.add_plan("plan")
+    tiers = [(10, "0.333", 1), (None, "0.111", 0)]
+    terms = {"discount_percent": "33.3", "minimum_amount": 5, "maximum_amount": "7.77"}
+    units.add_charge("units", "plan", tiers, "units", model="volume", **terms)
+    units.subscribe("acme", "plan", end="2026-02-01T00:00:00Z")
+    kinds = set()
+    for day, quantity in (("2026-02-04", 3), ("2026-03-04", "8.5"), ("2026-04-08", 200)):
+        units.use("acme", "2026-01-10T00:00:00Z", quantity, metric="units")
+        rate()
+        kinds |= {(line["component"], line["kind"]) for line in units.draft_lines()}
+        assert len(units.issue(day)) == 1
+        rate()
+        assert units.draft_lines() == []
+    billed = {
+        row["component"]: row["amount"]
+        for row in units.rows(
+            "select component, sum(amount) as amount from invoices.issued_invoice_lines "
+            "group by component having sum(amount) <> 0"
+        )
+    }
+    assert billed == lines_of(units, "units")
+    assert set(billed) == {"usage", "discount", "maximum"}
+    # the minimum was billed and taken back; the maximum came with the last usage, as its adjustment
+    assert ("minimum", "adjustment") in kinds
+    assert ("maximum", "regular") not in kinds
+
+
+def test_the_order_of_arrival_does_not_matter(units: Company, rate: Rate) -> None:
+    units.add_plan("plan")
+    units.add_charge("units", "plan", [(None, 0, 0)], "units", model="percentage")
+    units.catalog["charge_tiers"][-1]["rate_percent"] = "2.5"
+    per_event = {"free_events": 2, "free_amount": 100, "maximum_per_event": 3}
+    units.add("percentage_terms", charge_id="units", version=1, amount_per_event="0.3", **per_event)
+    events = [("02", "60"), ("03", "70.5"), ("05", "1"), ("08", "500"), ("09", "0")]
+    dice = random.Random(5)
+    for tenant in ("one", "two", "three"):
+        units.subscribe(tenant, "plan", end="2026-02-01T00:00:00Z")
+        for day, amount in events:
+            at = f"2026-01-{day}T00:00:00Z"
+            units.record_event(tenant, at, metric="units", quantity=amount)
+            if tenant == "two":
+                rate()
+        dice.shuffle(events)
+    rate()
+    # 60 is free, 30.5 of 70.5 pays, 500 reaches the limit: 1.0625 + 0.325 + 3 + 0.3
+    assert set(units.amounts().values()) == {Decimal("4.69")}
+
+
+def test_matrix_usage_without_a_price_is_not_free(units: Company, rate: Rate) -> None:
+    """It holds the invoice until a row takes it; a row for it is enough, nothing is landed again."""
+    units.add_metric("by_region", dimensions='["region"]')
+    units.add_plan("plan")
+    tiers = [{"dimension_values": '{"region": "eu"}', "unit_amount": 2}]
+    units.add_charge("calls", "plan", tiers, "by_region", model="matrix")
+    units.subscribe("acme", "plan", end="2026-02-01T00:00:00Z")
+    for region, quantity in (("eu", 10), ("us", 7)):
+        units.use("acme", "2026-01-10T00:00:00Z", quantity, metric="by_region", region=region)
+    rate()
+    assert lines_of(units, "calls") == {"usage": Decimal("20.00")}
+    query = "select reason, holds, value_sum from rating.unrated_usage"
+    assert units.rows(query) == [{"reason": "no_price", "holds": True, "value_sum": Decimal(7)}]
+
+    row = {"dimension_values": "{}", "unit_amount": "0.5", "flat_amount": 0}
+    units.add("charge_tiers", charge_id="calls", version=1, tier=2, **row)
+    rate()
+    assert lines_of(units, "calls") == {"usage": Decimal("23.50")}
+    assert units.rows(query) == []
+
+
+def test_a_matrix_of_periods_that_cut_hours(units: Company, rate: Rate) -> None:
+    """Midnight in Kathmandu is 18:15 UTC: the parts of that hour are read from the ledger."""
+    units.add_metric("by_region", dimensions='["region"]')
+    units.add_plan("plan")
+    tiers = [{"dimension_values": "{}", "unit_amount": 1}]
+    units.add_charge("calls", "plan", tiers, "by_region", model="matrix")
+    start = "2026-01-01T00:00:00+05:45"
+    units.subscribe("himal", "plan", zone="Asia/Kathmandu", start=start)
+    for at, quantity in (("18:00", 1), ("18:14", 2), ("18:15", 4), ("18:59", 8), ("19:00", 16)):
+        at = f"2026-01-31T{at}:00Z"
+        units.record_event("himal", at, metric="by_region", quantity=quantity)
+    rate()
+    query = (
+        "select quantity, billable_quantity, amount from rating.rated_lines order by slice_start"
+    )
+    assert [tuple(row.values()) for row in units.rows(query)] == [(3, 3, 3), (28, 28, 28)]
+
+
+def test_a_commitment_is_what_the_other_lines_leave(units: Company, rate: Rate) -> None:
+    """Not before the period is over; up and down with late usage; by days; per subscription."""
+    units.add_plan("plan")
+    units.add_charge(
+        "units", "plan", [(None, 1, 0)], "units", model="per_unit", discount_percent=10
+    )
+    units.add_fee("fee", "plan", "20.00", prorated="false")
+    units.add_commitment("committed", "plan", "100.00")
+    units.subscribe("acme", "plan", end="2026-03-01T00:00:00Z")
+    units.subscribe("short", "plan", start="2026-01-17T00:00:00Z", end="2026-02-01T00:00:00Z")
+    units.use("acme", "2026-01-20T00:00:00Z", 30, metric="units")
+    rate()
+    query = (
+        "select tenant_id, slice_start::date::text as day, amount from rating.rated_lines "
+        "where component = 'commitment' order by 1, 2"
+    )
+
+    def commitments() -> list[tuple[object, ...]]:
+        return [tuple(row.values()) for row in units.rows(query)]
+
+    # 100 - 20 - 27; 100 x 15 / 31 - 20
+    short = ("short", "2026-01-17", Decimal("28.39"))
+    assert commitments() == [("acme", "2026-01-01", Decimal("53.00")), short]
+    units.use("acme", "2026-01-21T00:00:00Z", 50, metric="units")
+    rate()
+    assert commitments() == [("acme", "2026-01-01", Decimal("8.00")), short]
+    units.use("acme", "2026-01-22T00:00:00Z", 50, metric="units")
+    units.land_until("2026-03-01T00:00:00Z")
+    rate()
+    assert commitments() == [("acme", "2026-02-01", Decimal("80.00")), short]
+    assert units.rows(SLICES_THAT_ARE_NOT_THE_LINE) == []

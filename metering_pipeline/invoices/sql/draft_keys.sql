@@ -20,6 +20,68 @@ issued as (
         earlier.subscription_id, earlier.charge_id, earlier.component, earlier.slice_start, earlier.currency
 ),
 
+-- The lines of the same charge and slice, by component, as they will have been billed.
+beside as (
+    select
+        subscription_id,
+        charge_id,
+        slice_start,
+        currency,
+        jsonb_object_agg(component, amount::text) as amounts
+    from (
+        select
+            subscription_id,
+            charge_id,
+            component,
+            slice_start,
+            currency,
+            sum(amount) as amount
+        from (
+            select
+                subscription_id,
+                charge_id,
+                component,
+                slice_start,
+                currency,
+                amount
+            from issued
+            union all
+            select
+                subscription_id,
+                charge_id,
+                component,
+                slice_start,
+                currency,
+                amount
+            from lines
+        ) as amounts
+        group by subscription_id, charge_id, component, slice_start, currency
+    ) as components
+    group by subscription_id, charge_id, slice_start, currency
+),
+
+slices as (
+    select
+        slices.subscription_id,
+        slices.charge_id,
+        slices.component,
+        slices.slice_start,
+        slices.currency,
+        jsonb_agg(jsonb_build_object(
+            'tier', slices.tier, 'quantity', slices.quantity::text, 'amount', slices.amount::text
+        )) as slices
+    from lines
+    inner join catalog.charges on lines.charge_id = charges.charge_id and lines.charge_version = charges.version
+    inner join rating.tier_slices as slices
+        on lines.subscription_id = slices.subscription_id
+            and lines.charge_id = slices.charge_id
+            and lines.component = slices.component
+            and lines.slice_start = slices.slice_start
+            and lines.currency = slices.currency
+    where lines.component = 'commitment' or charges.charge_model in ('matrix', 'percentage')
+    group by slices.subscription_id, slices.charge_id, slices.component, slices.slice_start, slices.currency
+),
+
 pinned as (
     select
         days.subscription_id,
@@ -50,8 +112,12 @@ select
     lines.currency,
     coalesce(issued.amount, 0) + lines.amount as billed,
     case when lines.component = 'usage' then coalesce(pinned.event_count, 0) else 0 end as event_count,
-    case when lines.component = 'usage' then coalesce(pinned.value_sum, 0) else 0 end as value_sum
+    case when lines.component = 'usage' then coalesce(pinned.value_sum, 0) else 0 end as value_sum,
+    coalesce(beside.amounts, '{}') as slice_billed,
+    coalesce(slices.slices, '[]') as slices
 from lines
 left join issued using (subscription_id, charge_id, component, slice_start, currency)
+left join beside using (subscription_id, charge_id, slice_start, currency)
+left join slices using (subscription_id, charge_id, component, slice_start, currency)
 left join pinned using (subscription_id, charge_id, slice_start)
 order by lines.draft_id, lines.line_number

@@ -111,6 +111,15 @@ lines as materialized (
         date_trunc('month', lines.slice_start at time zone 'UTC') as month,
         currencies.minor_digits,
         metrics.aggregation,
+        charges.charge_model,
+        charges.plan_id,
+        -- a unit of the last digit that is shown, where a quotient may be cut there
+        case when charges.conversion_operation = 'divide' then 1e-18 else 0 end as cut,
+        case charges.conversion_operation
+            when 'multiply' then lines.quantity * charges.conversion_factor
+            when 'divide' then lines.quantity * 1.000000000000000000000 / charges.conversion_factor
+            else lines.quantity
+        end as converted,
         -- an issued line keeps its quantity when only the metric's definition has changed since
         exists(
             select 1
@@ -124,6 +133,7 @@ lines as materialized (
     from rating.rated_lines as lines
     left join catalog.currencies on lines.currency = currencies.currency
     left join catalog.metrics on lines.metric = metrics.metric
+    left join catalog.charges on lines.charge_id = charges.charge_id and lines.charge_version = charges.version
     where
         lines.slice_start >= (select bounds.first_instant from bounds)
         and lines.slice_start < (select bounds.end_instant from bounds)
@@ -136,6 +146,8 @@ slice_sums as (
         component,
         slice_start,
         currency,
+        sum(quantity) as slices_quantity,
+        min(amount) filter (where tier = 2) as second_amount,
         sum(amount) as slices_amount
     from rating.tier_slices
     where
@@ -164,6 +176,29 @@ usage_sums as (
         slice_start >= (select bounds.first_instant from bounds)
         and slice_start < (select bounds.end_instant from bounds)
     group by subscription_id, charge_id, slice_start
+),
+
+-- What a commitment is compared with: the plan's other lines that start within it.
+counted as (
+    select
+        lines.subscription_id,
+        lines.charge_id,
+        lines.component,
+        lines.slice_start,
+        lines.currency,
+        sum(others.amount) as used
+    from lines
+    inner join rating.rated_lines as others
+        on lines.subscription_id = others.subscription_id
+            and lines.currency = others.currency
+            and lines.slice_start <= others.slice_start
+            and lines.slice_end > others.slice_start
+    inner join catalog.charges
+        on others.charge_id = charges.charge_id
+            and others.charge_version = charges.version
+            and lines.plan_id = charges.plan_id
+    where lines.component = 'commitment' and others.component <> 'commitment'
+    group by lines.subscription_id, lines.charge_id, lines.component, lines.slice_start, lines.currency
 ),
 
 -- Where no sum tells the quantity: the single values of whole hours, and of cut hours the events.
@@ -311,6 +346,26 @@ compared_lines as (
                     then 'slices do not add up to the line'
             end,
             case
+                when
+                    component = 'usage'
+                    and lines.charge_model <> 'percentage'
+                    and lines.billable_quantity is distinct from coalesce(slice_sums.slices_quantity, 0)
+                    then 'slices do not hold the quantity of the line'
+            end,
+            case
+                when
+                    component = 'usage'
+                    and lines.charge_model = 'matrix'
+                    and abs(lines.billable_quantity - lines.converted) > lines.cut * 1000
+                    then 'rows of the matrix do not hold the usage'
+            end,
+            case
+                when
+                    component = 'commitment'
+                    and -slice_sums.second_amount is distinct from coalesce(counted.used, 0)
+                    then 'commitment is not compared with the other lines'
+            end,
+            case
                 when lines.amount is distinct from round(lines.exact_amount, lines.minor_digits)
                     then 'amount is not the exact amount rounded'
             end,
@@ -354,6 +409,7 @@ compared_lines as (
     full outer join slice_sums using (subscription_id, charge_id, component, slice_start, currency)
     full outer join usage_sums using (subscription_id, charge_id, component, slice_start)
     left join quantities using (subscription_id, charge_id, component, slice_start)
+    left join counted using (subscription_id, charge_id, component, slice_start, currency)
     left join catalog.current_subscriptions as subscriptions using (subscription_id)
 ),
 

@@ -34,6 +34,49 @@ issued_until as (
     group by lines.invoice_number, lines.line_number
 ),
 
+-- The lines of the same charge and slice, by component: a discount, a maximum and a minimum come from the others.
+beside as (
+    select
+        invoice_number,
+        line_number,
+        jsonb_object_agg(component, amount::text) as amounts
+    from (
+        select
+            lines.invoice_number,
+            lines.line_number,
+            earlier.component,
+            sum(earlier.amount) as amount
+        from lines
+        inner join invoices.issued_invoice_lines as earlier
+            on lines.subscription_id = earlier.subscription_id
+                and lines.charge_id = earlier.charge_id
+                and lines.slice_start = earlier.slice_start
+                and lines.currency = earlier.currency
+        inner join invoices.issued_invoices as documents on earlier.invoice_number = documents.invoice_number
+        where
+            lines.component in ('discount', 'maximum', 'minimum')
+            and (documents.billing_date, documents.series_number) <= (lines.billing_date, lines.series_number)
+            and documents.document_kind <> 'write_off'
+        group by lines.invoice_number, lines.line_number, earlier.component
+    ) as components
+    group by invoice_number, line_number
+),
+
+slices as (
+    select
+        slices.invoice_number,
+        slices.line_number,
+        jsonb_agg(jsonb_build_object(
+            'tier', slices.tier, 'quantity', slices.quantity::text, 'amount', slices.amount::text
+        )) as slices
+    from lines
+    inner join catalog.charges on lines.charge_id = charges.charge_id and lines.charge_version = charges.version
+    inner join invoices.issued_tier_slices as slices
+        on lines.invoice_number = slices.invoice_number and lines.line_number = slices.line_number
+    where lines.component = 'commitment' or charges.charge_model in ('matrix', 'percentage')
+    group by slices.invoice_number, slices.line_number
+),
+
 pinned as (
     select
         days.invoice_number,
@@ -63,9 +106,13 @@ select
     lines.currency,
     issued_until.amount as billed,
     coalesce(pinned.event_count, 0) as event_count,
-    coalesce(pinned.value_sum, 0) as value_sum
+    coalesce(pinned.value_sum, 0) as value_sum,
+    coalesce(beside.amounts, '{}') as slice_billed,
+    coalesce(slices.slices, '[]') as slices
 from lines
 inner join issued_until
     on lines.invoice_number = issued_until.invoice_number and lines.line_number = issued_until.line_number
+left join beside on lines.invoice_number = beside.invoice_number and lines.line_number = beside.line_number
+left join slices on lines.invoice_number = slices.invoice_number and lines.line_number = slices.line_number
 left join pinned on lines.invoice_number = pinned.invoice_number and lines.line_number = pinned.line_number
 order by lines.invoice_number, lines.line_number
