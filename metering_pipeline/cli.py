@@ -486,6 +486,35 @@ def _dimensions(given: Iterable[str]) -> dict[str, str]:
 
 
 @cli.command()
+@click.argument("number", required=False)
+@click.option("--html", "html_path", type=click.Path(path_type=Path), help="Where the page goes.")
+@click.option("--pdf", "pdf_path", type=click.Path(path_type=Path), help="Where the PDF goes.")
+@click.option("--all", "all_of_date", is_flag=True, help="All that were issued for --date.")
+@click.option("--date", "billing_date", type=Day(), help="The billing date, with --all.")
+def statement(
+    number: str | None,
+    html_path: Path | None,
+    pdf_path: Path | None,
+    all_of_date: bool,
+    billing_date: date | None,
+) -> None:
+    """Write the statement of an issued invoice, credit note, void or write-off for the customer.
+
+    A page and a PDF, <home>/statements/NUMBER.html and .pdf, or only what --html and --pdf name.
+    """
+    if all_of_date == (number is not None) or all_of_date != (billing_date is not None):
+        raise click.UsageError("Give a document's number, or --all and --date.")
+    if all_of_date and (html_path or pdf_path):
+        raise click.UsageError("--html and --pdf name the files of one document.")
+    from metering_pipeline import statements
+
+    if number is not None:
+        statements.write_one(console, number, html_path, pdf_path)
+    elif billing_date is not None:
+        statements.write_all(console, billing_date)
+
+
+@cli.command()
 def status() -> None:
     """Laws, lateness, rejects, conflicts and invoices at a glance."""
     from metering_pipeline.postgres import open_database

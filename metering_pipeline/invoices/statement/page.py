@@ -1,0 +1,283 @@
+"""What a statement says: every text and figure of it, ready to be set as HTML or PDF."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from metering_pipeline.invoices.statement.plot import Plot, draw
+from metering_pipeline.invoices.statement.reading import Document
+from metering_pipeline.invoices.statement.reasons import reasons
+from metering_pipeline.invoices.statement.writing import day, measured, number, period
+
+KINDS = {
+    "invoice": "Invoice",
+    "credit_note": "Credit note",
+    "void": "Cancellation",
+    "write_off": "Write-off",
+}
+GROUPS = {"regular": "Charges", "adjustment": "Adjustments of earlier periods"}
+COMPONENTS = {
+    "discount": "discount",
+    "maximum": "reduction to the maximum",
+    "minimum": "addition up to the minimum",
+    "commitment": "addition up to the commitment",
+}
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A row below a line: a tier of it, or how an adjustment comes about. Amounts are not rounded."""
+
+    label: str
+    quantity: str
+    price: str
+    amount: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the document; ``price`` only where one price explains it."""
+
+    number: str
+    title: str
+    period: str
+    quantity: str
+    price: str
+    amount: str
+    details: list[Detail]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Lines under a heading."""
+
+    title: str
+    lines: list[Line]
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A row of the way from the lines to the amount due."""
+
+    label: str
+    amount: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """A line's usage by day: a plot, what it says in words, and its figures (day, quantity, events)."""
+
+    title: str
+    unit: str
+    summary: str
+    plot: Plot
+    days: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What identifies the events of a line."""
+
+    line: str
+    events: str
+    event_digest: str
+    payload_digest: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """A statement. ``issued_on`` is the UTC date as year, month, day."""
+
+    number: str
+    heading: str
+    about: list[str]
+    seller: str
+    customer: str
+    customer_id: str
+    facts: list[tuple[str, str]]
+    issued_on: tuple[int, int, int]
+    currency: str
+    groups: list[Group]
+    sums: list[Sum]
+    amount_due: str
+    usage: list[Usage]
+    digests: list[Digest]
+    sha256: str
+    previous_sha256: str
+    first_of_series: bool = field(default=False)
+
+
+def compose(document: Document) -> Page:
+    """Say an issued document in words; the figures are those of its rows."""
+    head = document.head
+    zone = ZoneInfo(head.time_zone)
+    issued = head.issued_at.astimezone(UTC)
+    return Page(
+        number=head.invoice_number,
+        heading=KINDS[head.document_kind],
+        about=list(_about(head)),
+        seller=head.legal_entity_name,
+        customer=head.tenant_name,
+        customer_id=head.tenant_id,
+        facts=list(_facts(document, zone)),
+        issued_on=(issued.year, issued.month, issued.day),
+        currency=head.currency,
+        groups=list(_groups(document, zone)),
+        sums=list(_sums(document)),
+        amount_due=f"{number(head.amount_due, head.minor_digits)} {head.currency}",
+        usage=[_usage(line, document.usage[line.line_number]) for line in _measured_lines(document)],
+        digests=[
+            Digest(
+                str(line.line_number),
+                number(Decimal(line.event_count)),
+                f"{line.event_digest:f}",
+                f"{line.payload_digest:f}",
+            )
+            for line in document.lines
+        ],
+        sha256=head.content_sha256,
+        previous_sha256=head.previous_sha256,
+        first_of_series=head.series_number == 1,
+    )  # fmt: skip
+
+
+def _about(head: Any) -> Iterator[str]:
+    if head.document_kind == "void":
+        yield f"This document takes back {head.refers_to} as a whole. Reason: {head.reason}"
+    elif head.document_kind == "write_off":
+        yield f"What {head.refers_to} asks for is no longer claimed. Reason: {head.reason}"
+    elif head.amount_due < 0:
+        yield "The amount is in your favor."
+
+
+def _facts(document: Document, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
+    head = document.head
+    served = [line for line in document.lines if line.kind == "regular"] or document.lines
+    start = min(line.slice_start for line in served)
+    end = max(line.slice_end for line in served)
+    yield "Number", head.invoice_number
+    if head.refers_to is not None:
+        yield "Refers to", head.refers_to
+    yield "Issued", day(head.issued_at.astimezone(zone))
+    yield "Billing date", day(head.billing_date)
+    yield "Service period", period(start, end, zone)
+    yield "Subscription", head.subscription_id
+    if head.plan_name is not None:
+        yield "Plan", head.plan_name
+    yield "Time zone", head.time_zone
+
+
+def _groups(document: Document, zone: ZoneInfo) -> Iterator[Group]:
+    for kind, title in GROUPS.items():
+        lines = [_line(document, each, zone) for each in document.lines if each.kind == kind]
+        if lines:
+            yield Group(title, lines)
+
+
+def _line(document: Document, line: Any, zone: ZoneInfo) -> Line:
+    digits = document.head.minor_digits
+    tiers = document.tiers.get(line.line_number, [])
+    adjusted = line.line_number in document.billed_before
+    # One price explains a line, unless the line is only the difference to what was billed before.
+    alone = len(tiers) == 1 and not tiers[0].dimension_values and not adjusted
+    details = [] if alone else [_tier(tier, digits) for tier in tiers]
+    title = line.description
+    if line.component in COMPONENTS:
+        title = f"{title}: {COMPONENTS[line.component]}"
+    return Line(
+        number=str(line.line_number),
+        title=title,
+        period=period(line.slice_start, line.slice_end, zone),
+        quantity=_quantity(line),
+        price=_price(tiers[0], digits) if alone and line.component == "usage" else "",
+        amount=number(line.amount, digits),
+        details=[*details, *_billed_before(document, line)],
+        notes=reasons(document, line) if line.kind == "adjustment" else [],
+    )
+
+
+def _quantity(line: Any) -> str:
+    if line.component != "usage":
+        return ""
+    return f"{number(line.quantity)} {line.unit or ''}".rstrip()
+
+
+def _tier(tier: Any, digits: int) -> Detail:
+    values = ", ".join(f"{name} {value}" for name, value in sorted(tier.dimension_values.items()))
+    return Detail(
+        label=values or f"Tier {tier.tier}",
+        quantity=number(tier.quantity),
+        price=_price(tier, digits),
+        amount=number(tier.amount, digits),
+    )
+
+
+def _price(tier: Any, digits: int) -> str:
+    """0.0018 + 1.50 fixed; a percentage where there is one."""
+    parts = []
+    if tier.rate_percent:
+        parts.append(f"{number(tier.rate_percent)} %")
+    if tier.unit_amount or not (tier.rate_percent or tier.flat_amount):
+        parts.append(number(tier.unit_amount, digits))
+    if tier.flat_amount:
+        parts.append(f"{number(tier.flat_amount, digits)} fixed")
+    return " + ".join(parts)
+
+
+def _billed_before(document: Document, line: Any) -> Iterator[Detail]:
+    digits = document.head.minor_digits
+    earlier = document.billed_before.get(line.line_number, [])
+    if earlier:
+        yield Detail("This period now", _quantity(line), "", number(line.rated_amount, digits))
+    for each in earlier:
+        verb = "Taken back by" if each.document_kind == "void" else "Billed on"
+        yield Detail(f"{verb} {each.invoice_number}", "", "", number(-each.amount, digits))
+
+
+def _sums(document: Document) -> Iterator[Sum]:
+    head, digits = document.head, document.head.minor_digits
+    yield Sum("Sum of the lines", number(head.total, digits))
+    for coupon in document.coupons:
+        yield Sum(
+            f"Coupon {coupon.coupon_id}: {coupon.description}", number(-coupon.amount, digits)
+        )
+    for tax in document.taxes:
+        base = number(tax.taxable_amount, digits)
+        yield Sum(
+            f"Tax {tax.tax_code}, {number(tax.rate)} % of {base}", number(tax.tax_amount, digits)
+        )
+    for credit in document.credits:
+        expiry = f", expires {day(credit.expires_on)}" if credit.expires_on else ""
+        label = f"Prepaid credit {credit.credit_id}: {credit.reason}{expiry}"
+        yield Sum(label, number(credit.amount, digits))
+
+
+def _measured_lines(document: Document) -> Sequence[Any]:
+    if document.head.document_kind not in ("invoice", "credit_note"):
+        return []
+    return [
+        line for line in document.lines if line.kind == "regular" and line.line_number in document.usage
+    ]  # fmt: skip
+
+
+def _usage(line: Any, days: Sequence[Any]) -> Usage:
+    values = {each.day: measured(line, each)[0] for each in days}
+    unit = measured(line, days[0])[1]
+    first = line.slice_start.astimezone(UTC).date()
+    last = (line.slice_end.astimezone(UTC) - timedelta(microseconds=1)).date()
+    most = max(values, key=lambda each: (values[each], -each.toordinal()))
+    return Usage(
+        title=line.description,
+        unit=unit,
+        summary=f"{line.description}, {unit} by day from {day(first)} to {day(last)}: "
+        f"most on {day(most)}, {number(values[most])}.",
+        plot=draw(values, first, last),
+        days=[
+            (day(each.day), number(values[each.day]), number(Decimal(each.event_count)))
+            for each in days
+        ],
+    )
