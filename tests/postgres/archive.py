@@ -77,6 +77,21 @@ class Archive:
             filter={}, description=metric,
         )  # fmt: skip
 
+    def price(self, charge: str, version: int, currency: str, model: str) -> None:
+        """A version of a charge, unless it is there."""
+        known = self.connection.execute(
+            "select 1 from catalog.charges where charge_id = %s and version = %s", [charge, version]
+        )
+        if known.fetchone() is None:
+            self.insert(
+                "catalog.charges", charge_id=charge, version=version, plan_id=f"growth-{currency}",
+                component="usage", metric=None, dimension_route={}, charge_model=model,
+                timing="arrears", description=charge, effective_from=date(2026, 1, 1),
+                takes_effect="next_period", quantity_digits=0, included_quantity=0,
+                package_size=Decimal(500) if model == "package" else None, discount_percent=0,
+                discount_amount=0, minimum_amount=0, prorated=True,
+            )  # fmt: skip
+
     def issue(self, tenant: str, currency: str, lines: list[dict[str, Any]], kind: str = "invoice",
               entity: str = "eu", **sums: Any) -> str:  # fmt: skip
         """A document with its lines; tiers, usage and taxes are given with the lines. Its number."""
@@ -87,8 +102,8 @@ class Archive:
         self._issued += timedelta(hours=1)
         amounts = {
             "total": sum((Decimal(line["amount"]) for line in lines), Decimal(0)),
-            "coupon_amount": Decimal(0),
-            "tax_amount": Decimal(0),
+            "coupon_amount": _sum(lines, "coupons", 1),
+            "tax_amount": _sum(lines, "taxes", 3),
             "credit_amount": Decimal(0),
         } | {key: sums.pop(key) for key in list(sums) if key.endswith("_amount")}
         due = (
@@ -114,6 +129,12 @@ class Archive:
     ) -> None:
         place_of = {"invoice_number": number, "line_number": place}
         below = {name: line.pop(name, []) for name in ("tiers", "usage", "taxes", "coupons")}
+        self.price(
+            line["description"],
+            line.get("charge_version", 1),
+            currency,
+            line.pop("model", None) or ("flat" if line.get("component") == "flat" else "per_unit"),
+        )
         self.insert("invoices.issued_invoice_lines", **place_of, **{
             "subscription_id": f"sub-{tenant}", "tenant_id": tenant, "charge_id": line["description"],
             "charge_version": 1, "subscription_version": 1, "component": "usage", "metric": "requests",
@@ -149,6 +170,10 @@ class Archive:
             )  # fmt: skip
 
 
+def _sum(lines: list[dict[str, Any]], name: str, place: int) -> Decimal:
+    return sum((Decimal(row[place]) for line in lines for row in line.get(name, [])), Decimal(0))
+
+
 def days(
     count: int, events: int, value: str = "1", digest: int = 1_234_567_890_123_456_789
 ) -> list[Any]:
@@ -182,10 +207,9 @@ def fill(connection: psycopg.Connection) -> dict[str, str]:
     )
     fee = {"description": "Platform fee", "component": "flat", "metric": None, "amount": "45.00",
            "tiers": [("1", "0", "45.00", "45")], "taxes": [("vat-de", "19", "45.00", "8.55")]}  # fmt: skip
-    numbers = {"one line": archive.issue("fjord", "EUR", [fee], tax_amount=Decimal("8.55"))}
+    numbers = {"one line": archive.issue("fjord", "EUR", [fee])}
     numbers["many lines"] = archive.issue(
-        "fjord", "EUR", _many_lines(),
-        coupon_amount=Decimal("10.00"), tax_amount=Decimal("35.41"), credit_amount=Decimal("25.00"),
+        "fjord", "EUR", _many_lines(), credit_amount=Decimal("25.00"),
     )  # fmt: skip
     for credit, kind, amount, of in (
         ("welcome", "grant", "100", None), ("welcome", "applied", "-25.00", numbers["many lines"]),
@@ -196,27 +220,20 @@ def fill(connection: psycopg.Connection) -> dict[str, str]:
             expires_on=date(2026, 12, 31) if kind == "grant" else None, invoice_number=of,
             entered_at=JANUARY, entered_by="sales", reason="Welcome credit",
         )  # fmt: skip
-    archive.insert(
-        "catalog.charges", charge_id="API requests", version=2, plan_id="growth-EUR",
-        component="usage", metric="requests", dimension_route={}, charge_model="graduated",
-        timing="arrears", description="API requests", effective_from=date(2026, 1, 1),
-        takes_effect="next_period", quantity_digits=0, included_quantity=0, discount_percent=0,
-        discount_amount=0, minimum_amount=0, prorated=True,
-    )  # fmt: skip
+    archive.price("API requests", 2, "EUR", "graduated")
     archive.insert(
         "catalog.corrections", correction_id="c1", subscription_id="sub-fjord",
         charge_id="API requests", period_start=JANUARY, version=2, recorded_by="finance",
         reason="Tier 2 was priced at 0.018 by a slip of the pen.", recorded_at=JANUARY,
     )  # fmt: skip
     numbers["credit note"] = archive.issue(
-        "fjord", "EUR", _adjustments(), "credit_note", tax_amount=Decimal("-7.63"),
-        coupon_amount=Decimal("0.00"),
+        "fjord", "EUR", _adjustments(), "credit_note",
     )  # fmt: skip
     numbers["void"] = archive.issue(
         "fjord", "EUR",
         [fee | {"amount": "-45.00", "rated_amount": Decimal("-45.00"), "tiers": [],
                 "taxes": [("vat-de", "19", "-45.00", "-8.55")]}],
-        "void", tax_amount=Decimal("-8.55"), refers_to=numbers["one line"], decided_by="finance",
+        "void", refers_to=numbers["one line"], decided_by="finance",
         reason="The customer's address was another one.",
     )  # fmt: skip
     numbers["write-off"] = archive.issue(
@@ -241,7 +258,7 @@ def fill(connection: psycopg.Connection) -> dict[str, str]:
 
 def _many_lines() -> list[dict[str, Any]]:
     requests = {
-        "description": "API requests", "quantity": Decimal(7_250), "amount": "11.63",
+        "description": "API requests", "quantity": Decimal(7_250), "amount": "11.63", "model": "graduated",
         "tiers": [("1000", "0", "0", "0"), ("4000", "0.0018", "1.50", "8.70"), ("2250", "0.0013", "0", "2.925")],
         "usage": days(31, 180),
     }  # fmt: skip
@@ -263,18 +280,23 @@ def _many_lines() -> list[dict[str, Any]]:
         ("800", "0.0125", "0", "10", "0", {"region": "us", "tier": "cold"}),
     ]
     lines += [
-        {"description": "Egress by region", "quantity": Decimal(2000), "amount": "22.00",
+        {"description": "Egress by region", "model": "matrix", "quantity": Decimal(2000), "amount": "22.00",
          "tiers": regions, "coupons": [("SPRING", "10.00", "10 off in spring")],
          "taxes": [("vat-de", "19", "12.00", "2.28")]},
-        {"description": "Payments", "metric": "volume", "quantity": Decimal("1234.50"),
-         "amount": "43.21", "tiers": [("1234.50", "0", "0", "43.2075", "3.5", {})], "usage": days(3, 5, "7.25"),
-         "taxes": [("vat-de", "19", "43.21", "5.45")]},
+        {"description": "Text messages", "model": "package", "quantity": Decimal(1_201), "amount": "15.00",
+         "tiers": [("1201", "0", "5.00", "15")]},
+        {"description": "Payments", "model": "percentage", "metric": "volume", "quantity": Decimal("1234.50"),
+         "amount": "44.96", "tiers": [("1234.50", "0", "0", "43.2075", "3.5", {}), ("15", "0.10", "0", "1.5"), ("2", "0", "0", "0.25")], "usage": days(3, 5, "7.25"),
+         "taxes": [("vat-de", "19", "44.96", "8.54")]},
         {"description": "Peak seats", "metric": "seats", "quantity": Decimal(12), "amount": "60.00",
          "tiers": [("12", "5", "0", "60")], "usage": days(12, 2)},
         {"description": "Plan commitment", "component": "commitment", "metric": None, "amount": "20.00"},
         {"description": "Platform fee", "component": "flat", "metric": None, "amount": "45.00",
          "slice_start": FEBRUARY, "slice_end": datetime(2026, 2, 28, 23, tzinfo=UTC),
          "tiers": [("1", "0", "45.00", "45")]},
+        {"description": "Support", "component": "flat", "metric": None, "amount": "19.35",
+         "slice_start": datetime(2026, 1, 12, 4, 52, tzinfo=UTC), "slice_end": FEBRUARY,
+         "tiers": [("1", "0", "30", "19.35483870967741935483")]},
     ]  # fmt: skip
     return lines
 

@@ -1,15 +1,15 @@
 """What a statement says: every text and figure of it, ready to be set as HTML or PDF."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, timedelta
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from metering_pipeline.invoices.statement.lines import Group, groups
 from metering_pipeline.invoices.statement.plot import Plot, draw
 from metering_pipeline.invoices.statement.reading import Document
-from metering_pipeline.invoices.statement.reasons import reasons
 from metering_pipeline.invoices.statement.writing import day, measured, number, period
 
 KINDS = {
@@ -18,45 +18,8 @@ KINDS = {
     "void": "Cancellation",
     "write_off": "Write-off",
 }
-GROUPS = {"regular": "Charges", "adjustment": "Adjustments of earlier periods"}
-COMPONENTS = {
-    "discount": "discount",
-    "maximum": "reduction to the maximum",
-    "minimum": "addition up to the minimum",
-    "commitment": "addition up to the commitment",
-}
 
-
-@dataclass(frozen=True)
-class Detail:
-    """A row below a line: a tier of it, or how an adjustment comes about. Amounts are not rounded."""
-
-    label: str
-    quantity: str
-    price: str
-    amount: str
-
-
-@dataclass(frozen=True)
-class Line:
-    """A line of the document; ``price`` only where one price explains it."""
-
-    number: str
-    title: str
-    period: str
-    quantity: str
-    price: str
-    amount: str
-    details: list[Detail]
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Lines under a heading."""
-
-    title: str
-    lines: list[Line]
+FIRST = "none: the series begins with this document"
 
 
 @dataclass(frozen=True)
@@ -80,7 +43,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Digest:
-    """What identifies the events of a line."""
+    """What identifies the events of a line of usage."""
 
     line: str
     events: str
@@ -108,7 +71,6 @@ class Page:
     digests: list[Digest]
     sha256: str
     previous_sha256: str
-    first_of_series: bool = field(default=False)
 
 
 def compose(document: Document) -> Page:
@@ -126,7 +88,7 @@ def compose(document: Document) -> Page:
         facts=list(_facts(document, zone)),
         issued_on=(issued.year, issued.month, issued.day),
         currency=head.currency,
-        groups=list(_groups(document, zone)),
+        groups=list(groups(document, zone)),
         sums=list(_sums(document)),
         amount_due=f"{number(head.amount_due, head.minor_digits)} {head.currency}",
         usage=[_usage(line, document.usage[line.line_number]) for line in _measured_lines(document)],
@@ -138,10 +100,10 @@ def compose(document: Document) -> Page:
                 f"{line.payload_digest:f}",
             )
             for line in document.lines
+            if line.component == "usage"
         ],
         sha256=head.content_sha256,
-        previous_sha256=head.previous_sha256,
-        first_of_series=head.series_number == 1,
+        previous_sha256=head.previous_sha256 if head.series_number > 1 else FIRST,
     )  # fmt: skip
 
 
@@ -169,73 +131,6 @@ def _facts(document: Document, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
     if head.plan_name is not None:
         yield "Plan", head.plan_name
     yield "Time zone", head.time_zone
-
-
-def _groups(document: Document, zone: ZoneInfo) -> Iterator[Group]:
-    for kind, title in GROUPS.items():
-        lines = [_line(document, each, zone) for each in document.lines if each.kind == kind]
-        if lines:
-            yield Group(title, lines)
-
-
-def _line(document: Document, line: Any, zone: ZoneInfo) -> Line:
-    digits = document.head.minor_digits
-    tiers = document.tiers.get(line.line_number, [])
-    adjusted = line.line_number in document.billed_before
-    # One price explains a line, unless the line is only the difference to what was billed before.
-    alone = len(tiers) == 1 and not tiers[0].dimension_values and not adjusted
-    details = [] if alone else [_tier(tier, digits) for tier in tiers]
-    title = line.description
-    if line.component in COMPONENTS:
-        title = f"{title}: {COMPONENTS[line.component]}"
-    return Line(
-        number=str(line.line_number),
-        title=title,
-        period=period(line.slice_start, line.slice_end, zone),
-        quantity=_quantity(line),
-        price=_price(tiers[0], digits) if alone and line.component == "usage" else "",
-        amount=number(line.amount, digits),
-        details=[*details, *_billed_before(document, line)],
-        notes=reasons(document, line) if line.kind == "adjustment" else [],
-    )
-
-
-def _quantity(line: Any) -> str:
-    if line.component != "usage":
-        return ""
-    return f"{number(line.quantity)} {line.unit or ''}".rstrip()
-
-
-def _tier(tier: Any, digits: int) -> Detail:
-    values = ", ".join(f"{name} {value}" for name, value in sorted(tier.dimension_values.items()))
-    return Detail(
-        label=values or f"Tier {tier.tier}",
-        quantity=number(tier.quantity),
-        price=_price(tier, digits),
-        amount=number(tier.amount, digits),
-    )
-
-
-def _price(tier: Any, digits: int) -> str:
-    """0.0018 + 1.50 fixed; a percentage where there is one."""
-    parts = []
-    if tier.rate_percent:
-        parts.append(f"{number(tier.rate_percent)} %")
-    if tier.unit_amount or not (tier.rate_percent or tier.flat_amount):
-        parts.append(number(tier.unit_amount, digits))
-    if tier.flat_amount:
-        parts.append(f"{number(tier.flat_amount, digits)} fixed")
-    return " + ".join(parts)
-
-
-def _billed_before(document: Document, line: Any) -> Iterator[Detail]:
-    digits = document.head.minor_digits
-    earlier = document.billed_before.get(line.line_number, [])
-    if earlier:
-        yield Detail("This period now", _quantity(line), "", number(line.rated_amount, digits))
-    for each in earlier:
-        verb = "Taken back by" if each.document_kind == "void" else "Billed on"
-        yield Detail(f"{verb} {each.invoice_number}", "", "", number(-each.amount, digits))
 
 
 def _sums(document: Document) -> Iterator[Sum]:

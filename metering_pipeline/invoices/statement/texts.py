@@ -4,8 +4,8 @@ TEXTS = {
     "usage": "Days are UTC days; the first and the last one count from and to the edge of the service period.",
     "digests": (
         "Every usage event has a fingerprint, made from the customer, the type, the time and the request's id alone. "
-        "A line's event digest adds up the fingerprints of all events that it counts, its payload digest what they "
-        "say. Whoever keeps the events can add them up too: where number and digests agree, these very events were "
+        "A line's event digest adds up the last 64 bits of the fingerprint of each event that it counts, its payload "
+        "digest the same of what each event says. Whoever keeps the events can add them up too: where number and digests agree, these very events were "
         "billed, each once, and none is missing."
     ),
     "chain": (

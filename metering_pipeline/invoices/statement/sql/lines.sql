@@ -1,4 +1,4 @@
--- The lines of an issued document, with the unit of the metric that each measures.
+-- The lines of an issued document, with the unit of the metric that each measures and how its charge prices.
 select
     lines.line_number,
     lines.charge_id,
@@ -16,8 +16,12 @@ select
     lines.rated_amount,
     lines.amount,
     metrics.aggregation,
-    metrics.unit
+    metrics.unit,
+    charges.charge_model,
+    charges.package_size
 from invoices.issued_invoice_lines as lines
 left join catalog.metrics as metrics on lines.metric = metrics.metric
+left join catalog.charges as charges
+    on lines.charge_id = charges.charge_id and lines.charge_version = charges.version
 where lines.invoice_number = %(number)s
 order by lines.line_number
