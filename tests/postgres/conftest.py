@@ -8,6 +8,7 @@ from psycopg import sql
 
 from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.postgres import Database
+from tests.postgres.archive import fill
 from tests.postgres.billing_world import CATALOG, World, sell, use_january
 
 WORLD_TEMPLATE = "metering_billing_template"
@@ -50,6 +51,16 @@ def untouched(server: EmbeddedServer, world_template: str) -> Database:
     address = server.start()
     _make(address.url("postgres"), UNTOUCHED, world_template)
     return Database(url=address.url(UNTOUCHED), dagster_url=address.url("dagster"))
+
+
+@pytest.fixture(scope="session")
+def archive(server: EmbeddedServer) -> tuple[Database, dict[str, str]]:
+    """A database with issued documents of every kind, and their numbers by what they are."""
+    address = server.start()
+    _make(address.url("postgres"), "metering_archive", "metering_template")
+    database = Database(url=address.url("metering_archive"), dagster_url=address.url("dagster"))
+    with database.connect() as connection:
+        return database, fill(connection)
 
 
 @pytest.fixture

@@ -72,7 +72,9 @@ def draw(values: Mapping[date, Decimal], first: date, last: date) -> Plot:
 
 def _ticks(low: Decimal, high: Decimal) -> list[Decimal]:
     """Round numbers at even distances from at most ``low`` to at least ``high``."""
-    rough = (high - low) / INTERVALS or Decimal(1)
+    if low == high:  # nothing but zeros
+        high = Decimal(1)
+    rough = (high - low) / INTERVALS
     unit = Decimal(1).scaleb(rough.adjusted())
     step = next(unit * each for each in STEPS if unit * each >= rough)
     bottom = int((low / step).to_integral_value(ROUND_FLOOR))
