@@ -34,7 +34,7 @@ def dagster_storage(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipe
     return pipeline
 
 
-def test_run_preview_issue_and_status(dagster_storage: Pipeline) -> None:
+def test_run_preview_issue_state_and_status(dagster_storage: Pipeline, tmp_path: Path) -> None:
     pipeline = dagster_storage
     event = {
         "tenant_id": "acme",
@@ -61,6 +61,22 @@ def test_run_preview_issue_and_status(dagster_storage: Pipeline) -> None:
     assert issued.returncode == 0, issued.stderr
     assert "US-000001" in issued.stdout
 
+    stated = metering("statement", "US-000001", METERING_HOME=str(tmp_path))
+    assert stated.returncode == 0, stated.stderr
+    page, pdf = sorted((tmp_path / "statements").iterdir())
+    assert stated.stdout.split() == [str(page), str(pdf)]
+    assert "Invoice US-000001" in page.read_text()
+    assert pdf.read_bytes().startswith(b"%PDF-")
+    every = metering("statement", "--all", "--date", "2026-02-05", METERING_HOME=str(tmp_path))
+    assert every.returncode == 0, every.stderr
+    count = len(list((tmp_path / "statements").glob("*.pdf")))
+    assert f"{count} statements in {tmp_path / 'statements'}" in every.stdout
+    only = metering("statement", "US-000001", "--pdf", str(tmp_path / "one.pdf"))
+    assert only.stdout.split() == [str(tmp_path / "one.pdf")]
+    unknown = metering("statement", "US-1")
+    assert unknown.returncode == 1
+    assert "No document 'US-1' was issued." in unknown.stderr
+
     status = metering("status")
     assert status.returncode == 0, status.stdout + status.stderr
     assert "1 duplicates" in status.stdout
@@ -73,6 +89,8 @@ def test_run_preview_issue_and_status(dagster_storage: Pipeline) -> None:
         (["run", "--hour", "yesterday"], {}, "write an hour in UTC as 2026-01-31T13"),
         (["run", "--from", "2026-01-02T00", "--to", "2026-01-01T00"], {}, "--to is before --from."),
         (["issue"], {}, "Give one of --date, --approve, --hold, --release, --stop, --resume."),
+        (["statement"], {}, "Give a document's number, or --all and --date."),
+        (["statement", "US-000001", "--all"], {}, "Give a document's number, or --all and --date."),
         (["issue", "--stop"], {}, "Say who decides and why"),
         (["db", "url"], {"METERING_LOKBACK_HOURS": "3"}, "METERING_LOKBACK_HOURS is not a setting"),
         (["db", "url"], {"METERING_GRACE_HOURS": "soon"}, "METERING_GRACE_HOURS='soon'"),

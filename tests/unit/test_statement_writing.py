@@ -46,12 +46,20 @@ def test_what_is_written_is_the_number(value: Decimal, digits: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "written"),
-    [("0", "0"), ("2500", "2,500"), ("20000", "20k"), ("7.5E+6", "7.5M"), ("2E+9", "2bn"),
-     ("5E+13", "50tn"), ("0.0005", "0.0005"), ("-20000", "\N{MINUS SIGN}20k")],
-)  # fmt: skip
-def test_ticks_are_short(value: str, written: str) -> None:
-    assert short(Decimal(value)) == written
+    ("ticks", "written"),
+    [
+        (["0", "2500", "5000"], ["0", "2,500", "5,000"]),
+        (["0", "5000", "10000"], ["0", "5k", "10k"]),
+        (["-20000", "0"], ["\N{MINUS SIGN}20k", "0"]),
+        (["0", "7.5E+6", "1.5E+7"], ["0", "7.5M", "15M"]),
+        (["0", "2E+9"], ["0", "2bn"]),
+        (["0", "5E+13"], ["0", "50tn"]),
+        (["0", "0.0005"], ["0", "0.0005"]),
+    ],
+)
+def test_ticks_are_short(ticks: list[str], written: list[str]) -> None:
+    largest = max(abs(Decimal(each)) for each in ticks)
+    assert [short(Decimal(each), largest) for each in ticks] == written
 
 
 @pytest.mark.parametrize(

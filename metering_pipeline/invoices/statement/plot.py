@@ -66,7 +66,8 @@ def draw(values: Mapping[date, Decimal], first: date, last: date) -> Plot:
             Mark(_rounded(LEFT + slot * place + slot / 2), short_day(days[place]))
             for place in range(0, len(days), -(-len(days) // DATE_COUNT))
         ]
-        heights = [Mark(height(tick), short(tick)) for tick in ticks]
+        largest = max(map(abs, ticks))
+        heights = [Mark(height(tick), short(tick, largest)) for tick in ticks]
         return Plot(bars, _rounded(slot * 8 / 10), base, heights, dates)
 
 

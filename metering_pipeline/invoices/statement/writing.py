@@ -17,10 +17,10 @@ def number(value: Decimal, digits: int = 0) -> str:
     return f"{whole}.{fraction}".rstrip(".").replace("-", MINUS)
 
 
-def short(value: Decimal) -> str:
-    """A round number of an axis: 0.5, 2,500, 20k, 3M. Exact as well."""
+def short(value: Decimal, largest: Decimal) -> str:
+    """A round number of an axis, in the thousands of its largest one: 0.5, 2,500, 20k, 3M."""
     for power, multiple in MULTIPLES:
-        if abs(value) >= Decimal(10) ** (power + (power == 3)):
+        if value and largest >= Decimal(10) ** (power + (power == 3)):
             return number(value.scaleb(-power)) + multiple
     return number(value)
 
