@@ -4,7 +4,6 @@ import json
 from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
-from typing import Literal
 
 import typst
 
@@ -13,7 +12,6 @@ from metering_pipeline.invoices.statement.html import svg
 from metering_pipeline.invoices.statement.page import Page
 from metering_pipeline.invoices.statement.texts import TEXTS
 
-STANDARDS: list[Literal["a-2a", "ua-1"]] = ["a-2a", "ua-1"]
 NO_GLYPH = "could not be displayed with"
 
 
@@ -48,7 +46,7 @@ def pdf(page: Page) -> bytes:
 def _typeset(inputs: dict[str, str], with_system_fonts: bool) -> bytes:
     template = files(__package__).joinpath("templates", "statement.typ").read_bytes()
     compiler = typst.Compiler(template, font_paths=_fonts(with_system_fonts), sys_inputs=inputs)
-    document = compiler.compile(format="pdf", pdf_standards=STANDARDS)
+    document = compiler.compile(format="pdf", pdf_standards=["a-2a", "ua-1"])
     if not isinstance(document, bytes):
         raise TypeError("Typst gives a PDF as bytes")
     return document
