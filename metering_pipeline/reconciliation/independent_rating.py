@@ -86,7 +86,7 @@ def usage_amount(
         (tier,) = tiers
         if charge_model == "package":
             return ceil(amount / Fraction(terms.package_size)) * Fraction(tier.flat_amount)
-        return _price(tier, amount) + event_count * Fraction(terms.amount_per_event)
+        return _price(tier, amount) + Fraction(event_count) * Fraction(terms.amount_per_event)
     raise UnknownChargeModelError(f"Usage cannot be priced by the charge model {charge_model!r}.")
 
 

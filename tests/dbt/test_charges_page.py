@@ -44,7 +44,7 @@ def test_the_figures_of_the_page(company: Company, rate: Callable[[], None]) -> 
     for number, (_, catalog, used, costs) in enumerate(examples()):
         name = f"t-{number}"
         company.add_plan(name)
-        (charge,) = catalog["charges"]
+        charge = dict(catalog["charges"][0])
         model = charge.pop("charge_model")
         charge.setdefault("metric", "by_region" if model == "matrix" else "units")
         tiers = [

@@ -26,7 +26,9 @@ SLICES_THAT_ARE_NOT_THE_LINE = """
     where exact_amount <> (
         select coalesce(sum(amount), 0)
         from rating.tier_slices as slice
-        where slice.charge_id = line.charge_id and slice.component = line.component
+        where
+            (subscription_id, charge_id, component, slice_start)
+            = (line.subscription_id, line.charge_id, line.component, line.slice_start)
     )
 """
 
@@ -373,7 +375,7 @@ def test_increments_add_up_to_the_cumulative(units: Company, rate: Rate) -> None
     units.add_charge("units", "plan", tiers, "units", model="volume", **terms)
     units.subscribe("acme", "plan", end="2026-02-01T00:00:00Z")
     kinds = set()
-    for day, quantity in (("2026-02-04", 3), ("2026-03-04", "8.5"), ("2026-04-08", 200)):
+    for day, quantity in (("2026-02-04", 3), ("2026-03-08", "8.5"), ("2026-05-08", 200)):
         units.use("acme", "2026-01-10T00:00:00Z", quantity, metric="units")
         rate()
         kinds |= {(line["component"], line["kind"]) for line in units.draft_lines()}

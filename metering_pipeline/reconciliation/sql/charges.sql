@@ -1,9 +1,9 @@
--- Every version of every charge with its tiers in order, its terms, how its metric aggregates, the interval by
--- which it is billed, and the days on which one of its versions cuts a running period.
+-- Every version of every charge with its tiers in order, its terms, how its metric aggregates, the interval by which
+-- it is billed, and the days on which one of its versions cuts a running period.
 select
     charges.charge_id,
     charges.version,
-    charges.plan_id,
+    plans.plan_id,
     charges.charge_model,
     metrics.aggregation,
     coalesce(charges.billing_interval, plans.billing_interval) as billing_interval,
@@ -46,6 +46,6 @@ left join (
         array_agg(rate_percent order by tier) as rate_percents
     from catalog.charge_tiers
     group by charge_id, version
-) as tiers using (charge_id, version)
-left join catalog.percentage_terms as terms using (charge_id, version)
-left join catalog.metrics using (metric)
+) as tiers on charges.charge_id = tiers.charge_id and charges.version = tiers.version
+left join catalog.percentage_terms as terms on charges.charge_id = terms.charge_id and charges.version = terms.version
+left join catalog.metrics on charges.metric = metrics.metric
