@@ -348,6 +348,33 @@ INCONSISTENT: dict[str, tuple[Callable[[Company], Any], tuple[str, str, str]]] =
         change("subscriptions", 0, ended_at="2025-01-01T00:00:00Z"),
         ("subscriptions", "sub-acme 1", "ended_at"),
     ),
+    "a trial that ends before the start": (
+        change("subscriptions", 0, trial_ends_at="2025-01-01T00:00:00Z"),
+        ("subscriptions", "sub-acme 1", "trial_ends_at"),
+    ),
+    "a trial that outlasts the subscription": (
+        change(
+            "subscriptions",
+            0,
+            trial_ends_at="2027-02-01T00:00:00Z",
+            ended_at="2027-01-01T00:00:00Z",
+        ),
+        ("subscriptions", "sub-acme 1", "trial_ends_at"),
+    ),
+    "a count of no interval": (
+        change("charges", 0, interval_count="2"),
+        ("charges", "requests 1", "interval_count"),
+    ),
+    "a charge that changes its interval": (
+        lambda company: company.add_charge(
+            "requests", "plan", [(None, 1, 0)], version=2, since="2026-01-01"
+        ).update(billing_interval="year"),
+        ("charges", "requests 2", "billing_interval, interval_count"),
+    ),
+    "a first version at once": (
+        change("charges", 0, takes_effect="at_once"),
+        ("charges", "requests 1", "takes_effect"),
+    ),
     "overlapping subscriptions": (
         lambda company: company.subscribe("acme", "plan", subscription="sub-twice"),
         ("subscriptions", "sub-acme 1", "started_at, ended_at"),
