@@ -654,4 +654,6 @@ where
     and exists (
         select 1
         from rating.touched_slices
-    )
+    );
+
+{{ renew_statistics(['rating.billing_periods', 'rating.charge_slices']) }}

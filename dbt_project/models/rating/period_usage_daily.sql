@@ -479,4 +479,6 @@ where
     and exists (
         select 1
         from rating.touched_slices
-    )
+    );
+
+{{ renew_statistics(['rating.period_usage_daily', 'rating.edge_usage']) }}

@@ -673,4 +673,6 @@ where
     and exists (
         select 1
         from taken
-    )
+    );
+
+{{ renew_statistics(['rating.rated_lines', 'rating.tier_slices']) }}
