@@ -487,3 +487,16 @@ def test_a_commitment_is_what_the_other_lines_leave(units: Company, rate: Rate) 
     rate()
     assert commitments() == [("acme", "2026-02-01", Decimal("80.00")), short]
     assert units.rows(SLICES_THAT_ARE_NOT_THE_LINE) == []
+
+
+def test_a_division_that_never_ends_keeps_its_half_cent(units: Company, rate: Rate) -> None:
+    """A third at 0.015 is half a cent exactly, though the third itself has no last digit."""
+    units.add_plan("plan")
+    conversion = {"conversion_operation": "divide", "conversion_factor": 3}
+    units.add_charge("units", "plan", [(None, "0.015", 0)], "units", model="per_unit", **conversion)
+    units.subscribe("acme", "plan", end="2026-02-01T00:00:00Z")
+    units.use("acme", "2026-01-10T00:00:00Z", 1, metric="units")
+    rate()
+    (line,) = units.rows("select * from rating.rated_lines")
+    assert (line["quantity"], line["billable_quantity"]) == (1, Decimal("0.333333333333333333"))
+    assert (line["exact_amount"], line["amount"]) == (Decimal("0.005"), Decimal("0.01"))
