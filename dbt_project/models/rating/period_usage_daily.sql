@@ -35,11 +35,18 @@ where
     and changed_ranges.range_start = taken.range_start
     and changed_ranges.range_end = taken.range_end;
 
--- 2. The days to work on. A tenant that the catalog has come to know, or lost, is classified anew.
+analyze taken_ranges;
+
+-- 2. The days to work on: those that were touched, and of the changed spans those with usage, or that had some.
+-- A tenant that the catalog has come to know, or lost, is classified anew.
 create temporary table work_days on commit drop as
-with newest as (
-    select horizon + interval '2 days' as end_day
-    from rating.built_from
+with spans as (
+    select
+        tenant_id,
+        metric,
+        date_trunc('day', range_start) as first_instant,
+        date_trunc('day', range_end - interval '1 microsecond') + interval '1 day' as end_instant
+    from taken_ranges
 )
 
 select
@@ -47,18 +54,21 @@ select
     metric,
     day
 from taken_days
+{% for relation, instant in [
+    ('rollups.usage_hourly', 'hour'), ('rating.period_usage_daily', 'day'), ('rating.unrated_usage', 'piece_start'),
+] -%}
 union
 select
-    taken_ranges.tenant_id,
-    taken_ranges.metric,
-    days.day::date
-from taken_ranges
-cross join newest
-cross join lateral generate_series(
-    date_trunc('day', taken_ranges.range_start),
-    least(taken_ranges.range_end, newest.end_day) - interval '1 microsecond',
-    interval '1 day'
-) as days (day)
+    spans.tenant_id,
+    spans.metric,
+    used.{{ instant }}::date
+from spans
+inner join {{ relation }} as used
+    on spans.tenant_id = used.tenant_id
+        and spans.metric = used.metric
+        and spans.first_instant <= used.{{ instant }}
+        and spans.end_instant > used.{{ instant }}
+{% endfor -%}
 union
 select
     unrated_usage.tenant_id,
