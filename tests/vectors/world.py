@@ -1,0 +1,369 @@
+"""A database of the real models in which every case has a customer of its own.
+
+What was landed is written by SQL; everything after it (ledger, rollups, rating, drafts, issuing) is the
+pipeline's own. Cases that ask for prices happen in the world's own time: round after round of ten days
+from ``start``, which lies after every date that a case names.
+"""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from metering_pipeline.invoices import issuing
+from metering_pipeline.partitions import Window
+from metering_pipeline.postgres import Database, open_database
+from metering_pipeline.settings import HOUR, Settings, hour_of
+from metering_pipeline.transform.dbt import compiled_text, run_dbt
+from tests.dbt.company import SEEDS, Company, Row
+from tests.vectors.cases import NotSupportedError
+
+MODELS = (
+    "usage_events", "usage_contributions", "usage_hourly", "usage_daily",
+    "billing_periods", "period_usage_daily", "rated_lines", "draft_invoices",
+)  # fmt: skip
+FUNCTIONS = ("usage_in_ledger", "usage_as_landed_by")
+ROUND = timedelta(days=10)
+LONG = timedelta(days=900)
+"""A period that is never over here."""
+
+CENTURY_HOURS = 24 * 36525
+UNITS = "units"
+"""The metric that prices are for: the sum of the events' quantities."""
+
+
+class CatalogRefusedError(Exception):
+    """The catalog's validation refused what a case describes."""
+
+
+class HeldBackError(Exception):
+    """The gate held a case's invoice, for another reason than hours that have not landed yet."""
+
+
+class World:
+    """One database; the customers write into it, and all are rated at once."""
+
+    def __init__(self, database: Database, start: datetime, grace_hours: int = 0) -> None:
+        self.start = start
+        self.round = 0
+        self.database = open_database(
+            Settings(
+                database_url=database.url,
+                dagster_database_url=database.dagster_url,
+                grace_hours=grace_hours,
+                lookback_hours=CENTURY_HOURS,
+            )
+        )
+        self.connection = self.database.connect(autocommit=True)
+        self.company = Company(self.connection)
+        self.company.catalog["currencies"] = []
+        self._take_currencies()
+        self.company.add(
+            "metrics", metric=UNITS, event_type=UNITS, aggregation="sum", dimensions="[]",
+            unit="units", filter="{}", description="Units",
+        )  # fmt: skip
+        self._events: list[Row] = []
+
+    def close(self) -> None:
+        self.connection.close()
+
+    # What the customers ask for
+
+    @property
+    def horizon(self) -> datetime:
+        """The end of the landed hours in this round: ten days and one each."""
+        return self.start + (self.round + 1) * ROUND + timedelta(days=1)
+
+    def add_event(self, **event: Any) -> None:
+        """An event to land with the next rating, in its last hour unless ``landed_hour`` says another."""
+        self._events.append({"landed_hour": None, **event})
+
+    def rows(self, query: str, *parameters: object) -> list[Row]:
+        return self.company.rows(query, *parameters)
+
+    def macro(self, text: str, parameters: Mapping[str, object]) -> Any:
+        """What an expression of the project's own macros gives for these parameters."""
+        window = Window(self.start, self.start + HOUR)
+        compiled = compiled_text(self.database, f"select {text} as answer", window)
+        (row,) = self.connection.execute(compiled.encode(), parameters).fetchall()
+        return row[0]
+
+    def forget(self, name: str) -> None:
+        """Take a customer out of the catalog again, and its usage that has not landed."""
+        for table, rows in self.company.catalog.items():
+            self.company.catalog[table] = [row for row in rows if not _belongs(row, name)]
+        self._events = [event for event in self._events if event["tenant_id"] != name]
+
+    # What happens to all at once
+
+    def rate(self) -> dict[str, str]:
+        """Land the events, publish the catalog and rate; whose catalog was refused, and why."""
+        self.company.load_catalog()
+        if self.round == 0:
+            run_dbt(self.database, "run", ["catalog_problems", *FUNCTIONS])
+        refused = self._publish()
+        self._seal()
+        first = self._land()
+        run_dbt(self.database, "run", ["catalog_versions", *MODELS], Window(first, self.horizon))
+        return refused
+
+    def issue(self) -> None:
+        """Issue all that is rated; an invoice of a period that is not over is released by name."""
+        billing_date = self.billing_date
+        now = datetime.combine(billing_date, time(1), UTC) + timedelta(days=1)
+        report = issuing.issue(self.database, billing_date, now)
+        waiting = [each for each in report.held if each.reason == "hour_not_sealed"]
+        for each in waiting:
+            issuing.release(
+                self.database, each.draft_id, each.reason, by="vectors", why="in steps", now=now
+            )
+        if waiting:
+            issuing.issue(self.database, billing_date, now)
+
+    @property
+    def billing_date(self) -> date:
+        """Far enough that everything rated is due, and each later than the one before."""
+        return (self.start + LONG + timedelta(days=60 + 32 * self.round)).date()
+
+    def next_round(self) -> None:
+        self.round += 1
+
+    # How
+
+    def _take_currencies(self) -> None:
+        with (SEEDS / "currencies.csv").open() as seed:
+            for row in csv.DictReader(seed):
+                self.company.add("currencies", **row)
+
+    def _publish(self) -> dict[str, str]:
+        """Load the catalog without the customers whose rows the validation refuses."""
+        refused: dict[str, str] = {}
+        while problems := self.rows("select * from staging.catalog_problems"):
+            for problem in problems:
+                name = _customer_of(problem)
+                refused[name] = (
+                    f"{problem['catalog_table']} {problem['row_key']}: "
+                    f"{problem['column_name']} {problem['value']} {problem['problem']}"
+                )
+            for name in refused:
+                self.forget(name)
+            self.company.load_catalog()
+        return refused
+
+    def _seal(self) -> None:
+        self.connection.execute(
+            """
+            insert into landing.hours (landed_hour, file_count, listed_at, landed_at, sealed)
+            select hour, 0, hour + interval '2 hours', hour, true
+            from generate_series(%s, %s, interval '1 hour') as hour
+            on conflict (landed_hour) do nothing
+            """,
+            (self.start, self.horizon - HOUR),
+        )
+
+    def _land(self) -> datetime:
+        """Write the events as landing would, a file an hour; the first of the hours."""
+        last = self.horizon - HOUR
+        by_hour: defaultdict[datetime, list[Row]] = defaultdict(list)
+        for event in self._events:
+            hour = event["landed_hour"] or last
+            by_hour[hour].append(event | {"landed_hour": hour})
+        for hour, events in by_hour.items():
+            self._land_file(hour, events)
+        self._events = []
+        return min(by_hour, default=last)
+
+    def _land_file(self, hour: datetime, events: Sequence[Row]) -> None:
+        key = f"{hour:%Y-%m-%dT%H}/{self.round}.ndjson"
+        self.connection.execute(
+            "select catalog.ensure_day_partitions('landing', 'usage_events', %s)", ([hour.date()],)
+        )
+        (file_id,) = self.connection.execute(
+            """
+            insert into landing.files (
+                file_key, landed_hour, content_sha256, size_bytes, accepted_count, rejected_count,
+                earliest_event_date, future_tolerance_minutes, landed_at, modified_at
+            )
+            values (%(key)s, %(hour)s, md5(%(key)s), 1, %(count)s, 0, '2000-01-01', 60, %(hour)s, %(hour)s)
+            returning file_id
+            """,
+            {"key": key, "hour": hour, "count": len(events)},
+        ).fetchone() or (0,)
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                """
+                insert into landing.usage_events values (
+                    %(landed_hour)s, %(file_id)s, %(line_number)s, %(tenant_id)s, %(event_type)s,
+                    %(occurred_at)s, %(correlation_id)s, %(quantity)s, %(properties)s, false
+                )
+                """,
+                [
+                    {"file_id": file_id, "line_number": number, **event}
+                    for number, event in enumerate(events, start=1)
+                ],
+            )
+
+
+def _belongs(row: Row, name: str) -> bool:
+    return any(isinstance(value, str) and _names(value, name) for value in row.values())
+
+
+def _names(text: str, name: str) -> bool:
+    return text == name or text.startswith(f"{name}.")
+
+
+def _customer_of(problem: Row) -> str:
+    """Every id of a customer begins with its name, which the validation gives in the row's key."""
+    name = str(problem["row_key"]).split(" ")[0].split(".")[0]
+    if not name.startswith("case-"):
+        raise CatalogRefusedError(str(problem))
+    return name
+
+
+@dataclass
+class Customer:
+    """A case's own tenant with one plan and one subscription, all of them named after it."""
+
+    world: World
+    name: str
+    _events: int = field(default=0)
+
+    @property
+    def company(self) -> Company:
+        return self.world.company
+
+    def plan(self, currency: str, interval: str = "month", count: object = 1, **more: object) -> None:
+        """The plan; its charges follow."""
+        if all(row["currency"] != currency for row in self.company.catalog["currencies"]):
+            raise NotSupportedError(f"the currency {currency} is not in the catalog")
+        row: Row = {"minimum_document_amount": 0} | more
+        self.company.add(
+            "plans", plan_id=self.name, name=self.name, currency=currency,
+            billing_interval=interval, interval_count=count, **row,
+        )  # fmt: skip
+
+    def charge(
+        self,
+        model: str,
+        tiers: Sequence[Mapping[str, object]],
+        suffix: str = "charge",
+        **columns: object,
+    ) -> str:
+        """A charge of the plan; its id."""
+        charge = f"{self.name}.{suffix}"
+        flat = model == "flat"
+        row: Row = {
+            "component": "flat" if flat else "usage",
+            "metric": None if flat else UNITS,
+            "dimension_route": "{}",
+            "timing": "arrears",
+            "effective_from": "1970-01-01",
+        } | columns
+        self.company.add(
+            "charges", charge_id=charge, version=1, plan_id=self.name, charge_model=model,
+            description=charge, **row,
+        )  # fmt: skip
+        for number, tier in enumerate(tiers, start=1):
+            amounts: Row = {"unit_amount": 0, "flat_amount": 0, **tier}
+            self.company.add("charge_tiers", charge_id=charge, version=1, tier=number, **amounts)
+        return charge
+
+    def fee(self, amount: object, suffix: str = "charge", **columns: object) -> str:
+        return self.charge("flat", [{"flat_amount": amount}], suffix, **columns)
+
+    def subscribe(
+        self,
+        start: datetime,
+        end: datetime | None = None,
+        anchor: datetime | None = None,
+        zone: str = "UTC",
+        billable: bool = False,
+        **columns: object,
+    ) -> None:
+        """The subscription; the anchor is the start unless given. A tenant that is not billed has no drafts."""
+        self.company.add(
+            "tenants", tenant_id=self.name, name=self.name, legal_entity="us",
+            billable="true" if billable else "false",
+        )  # fmt: skip
+        wall = wall_time(anchor or start, zone)
+        self.company.add(
+            "subscriptions", subscription_id=self.name, version=1, tenant_id=self.name,
+            plan_id=self.name, time_zone=zone, anchor_date=wall.date().isoformat(),
+            anchor_time=wall.time().isoformat(), started_at=start.isoformat(),
+            ended_at=end.isoformat() if end else None, recorded_at="1970-01-01T00:00:00Z",
+            recorded_by="case", **columns,
+        )  # fmt: skip
+
+    def use(
+        self,
+        quantity: Decimal,
+        at: datetime,
+        event_type: str = UNITS,
+        correlation_id: str | None = None,
+        landed_hour: datetime | None = None,
+        properties: Mapping[str, object] | None = None,
+    ) -> None:
+        """An event that lands with the next rating."""
+        self._events += 1
+        self.world.add_event(
+            tenant_id=self.name,
+            event_type=event_type,
+            occurred_at=at,
+            correlation_id=correlation_id or str(self._events),
+            quantity=quantity,
+            properties=json.dumps(properties or {}),
+            landed_hour=landed_hour and hour_of(landed_hour),
+        )
+
+    def rows(self, query: str) -> list[Row]:
+        """Rows of a query with one parameter, the subscription."""
+        return self.world.rows(query, self.name)
+
+    def lines(self) -> list[Row]:
+        return self.rows(
+            "select * from rating.rated_lines where subscription_id = %s"
+            " order by slice_start, charge_id, component"
+        )
+
+    def slices(self) -> list[Row]:
+        return self.rows(
+            "select * from rating.tier_slices where subscription_id = %s"
+            " order by slice_start, charge_id, component, tier"
+        )
+
+    def periods(self) -> list[Row]:
+        return self.rows(
+            "select * from rating.billing_periods where subscription_id = %s order by period_start"
+        )
+
+    def document_lines(self) -> list[Row]:
+        """The lines of what was issued in this round. Raises HeldBackError."""
+        held = self.rows(
+            "select held.reason, held.detail from invoices.held_invoices as held"
+            " inner join invoices.draft_invoices as drafts using (draft_id)"
+            " where drafts.subscription_id = %s"
+        )
+        if held:
+            raise HeldBackError("; ".join(f"{row['reason']}: {row['detail']}" for row in held))
+        return self.world.rows(
+            "select lines.* from invoices.issued_invoice_lines as lines"
+            " inner join invoices.issued_invoices as documents using (invoice_number)"
+            " where lines.subscription_id = %s and documents.billing_date = %s"
+            " order by invoice_number, line_number",
+            self.name,
+            self.world.billing_date,
+        )
+
+
+def wall_time(instant: datetime, zone: str) -> datetime:
+    """The wall time in a zone; of a zone that does not exist, which the catalog will refuse, in UTC."""
+    try:
+        return instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+    except (ZoneInfoNotFoundError, ValueError):
+        return instant.astimezone(UTC).replace(tzinfo=None)
+
