@@ -4,11 +4,12 @@ It waits by yielding ``RATED`` or ``ISSUED``; meanwhile every other case of the 
 it returns is compared with what the case expects.
 """
 
+import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.vectors.cases import Answer, Given
+from tests.vectors.cases import Answer, Case, Given
 from tests.vectors.world import Customer
 
 Wait = Literal["rated", "issued"]
@@ -25,6 +26,13 @@ class Kind:
 
     ask: Ask
     world: Literal["calendar", "prices"]
+
+    def world_of(self, case: Case) -> tuple[str, int]:
+        """The world's name and its grace in hours: a collection window has a world of its own."""
+        window = str(case.inputs.get("collection_window", "PT0H"))
+        found = re.fullmatch(r"P(?:(\d+)D)?(?:T(\d+)H)?", window)
+        days, hours = found.groups() if found else (None, None)
+        return self.world, int(days or 0) * 24 + int(hours or 0)
 
 
 KINDS: dict[str, Kind] = {}

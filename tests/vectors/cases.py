@@ -24,7 +24,7 @@ class Given:
         self._content = content
         self._path = path
         self._taken: set[str] = set()
-        self._parts: list[Given] = []
+        self._parts: dict[str, list[Given]] = {}
 
     def __contains__(self, key: str) -> bool:
         return self._content.get(key) is not None
@@ -49,24 +49,23 @@ class Given:
 
     def part(self, key: str) -> "Given":
         """The object of a key; an empty one where it is absent."""
-        return self._part(self.take(key, {}), f"{self._path}.{key}")
+        (part,) = self._named(key, [self.take(key, {})])
+        return part
 
     def parts(self, key: str) -> list["Given"]:
         """The objects of a list."""
-        values = self.take(key)
-        return [self._part(value, f"{self._path}.{key}[{n}]") for n, value in enumerate(values)]
+        return self._named(key, self.take(key))
 
-    def _part(self, content: object, path: str) -> "Given":
-        if not isinstance(content, Mapping):
-            raise NotSupportedError(f"{path} is no object")
-        part = Given(content, path)
-        self._parts.append(part)
-        return part
+    def _named(self, key: str, contents: Sequence[Any]) -> list["Given"]:
+        if not all(isinstance(content, Mapping) for content in contents):
+            raise NotSupportedError(f"{self._path}.{key} is no object")
+        path = f"{self._path}.{key}"
+        return self._parts.setdefault(key, [Given(content, path) for content in contents])
 
     def unknown(self) -> list[str]:
         """The keys that nobody took, with their paths."""
         here = [f"{self._path}.{key}" for key in self._content if key not in self._taken]
-        return here + [key for part in self._parts for key in part.unknown()]
+        return here + [key for parts in self._parts.values() for part in parts for key in part.unknown()]
 
 
 @dataclass(frozen=True)

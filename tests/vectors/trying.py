@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from psycopg import sql
 
 from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.postgres import Database
-from tests.vectors import calendar  # noqa: F401 registers how its cases are asked
+from tests.vectors import calendar, documents, money, prices, usage  # noqa: F401 they register how cases are asked
 from tests.vectors.asking import KINDS, Asking, Wait
 from tests.vectors.cases import Case, Given, NotSupportedError, Outcome, judge
 from tests.vectors.world import Customer, HeldBackError, World
@@ -49,7 +50,7 @@ class Trial:
             self.end(Outcome(self.case, "not supported", str(error)))
         except HeldBackError as error:
             self.end(Outcome(self.case, "failed", f"its invoice is held: {error}"))
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, LookupError, TypeError, ValueError, psycopg.Error) as error:
             self.end(Outcome(self.case, "failed", f"no answer: {error!r}"))
 
     def refuse(self, problem: str) -> None:
@@ -68,20 +69,19 @@ def try_cases(cases: Sequence[Case], make_database: MakeDatabase) -> list[Outcom
     """What became of each case, in order; a new database for each world."""
     outcomes: dict[int, Outcome] = {}
     start = _after_every_date(cases)
-    for name in dict.fromkeys(kind.world for kind in KINDS.values()):
-        numbered = [
-            (number, case)
-            for number, case in enumerate(cases)
-            if case.kind in KINDS and KINDS[case.kind].world == name
-        ]
-        if numbered:
-            with closing(World(make_database(), start)) as world:
-                trials = {
-                    number: Trial(case, Customer(world, f"case-{number}"))
-                    for number, case in numbered
-                }
-                _run(world, trials.values())
-            outcomes |= {number: trial.outcome for number, trial in trials.items() if trial.outcome}
+    worlds: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    for number, case in enumerate(cases):
+        if case.kind in KINDS:
+            worlds[KINDS[case.kind].world_of(case)].append(number)
+    for (_, grace_hours), numbers in worlds.items():
+        with closing(World(make_database(), start, grace_hours)) as world:
+            trials = [Trial(cases[each], Customer(world, f"case-{each}")) for each in numbers]
+            _run(world, trials)
+        outcomes |= {
+            number: trial.outcome
+            for number, trial in zip(numbers, trials, strict=True)
+            if trial.outcome
+        }
     return [
         outcomes.get(number) or Outcome(case, "not supported", f"unknown operation {case.kind}")
         for number, case in enumerate(cases)

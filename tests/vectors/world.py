@@ -115,7 +115,7 @@ class World:
     def issue(self) -> None:
         """Issue all that is rated; an invoice of a period that is not over is released by name."""
         billing_date = self.billing_date
-        now = datetime.combine(billing_date, time(1), UTC) + timedelta(days=1)
+        now = self.billing_clock
         report = issuing.issue(self.database, billing_date, now)
         waiting = [each for each in report.held if each.reason == "hour_not_sealed"]
         for each in waiting:
@@ -129,6 +129,11 @@ class World:
     def billing_date(self) -> date:
         """Far enough that everything rated is due, and each later than the one before."""
         return (self.start + LONG + timedelta(days=60 + 32 * self.round)).date()
+
+    @property
+    def billing_clock(self) -> datetime:
+        """The moment of issuing: an hour after the billing date has ended."""
+        return datetime.combine(self.billing_date, time(1), UTC) + timedelta(days=1)
 
     def next_round(self) -> None:
         self.round += 1
@@ -163,7 +168,7 @@ class World:
             from generate_series(%s, %s, interval '1 hour') as hour
             on conflict (landed_hour) do nothing
             """,
-            (self.start, self.horizon - HOUR),
+            (self.start - timedelta(days=1), self.horizon - HOUR),
         )
 
     def _land(self) -> datetime:
@@ -231,11 +236,24 @@ class Customer:
 
     world: World
     name: str
+    tenant: str = ""
     _events: int = field(default=0)
+    _grants: int = field(default=0)
+
+    def __post_init__(self) -> None:
+        self.tenant = self.tenant or self.name
 
     @property
     def company(self) -> Company:
         return self.world.company
+
+    def metric(self, aggregation: str, **columns: object) -> None:
+        """A metric of the case's own, which reads an event type of the same name."""
+        row: Row = {"filter": "{}"} | columns
+        self.company.add(
+            "metrics", metric=self.name, event_type=self.name, aggregation=aggregation, dimensions="[]",
+            unit="units", description=self.name, **row,
+        )  # fmt: skip
 
     def plan(self, currency: str, interval: str = "month", count: object = 1, **more: object) -> None:
         """The plan; its charges follow."""
@@ -286,13 +304,14 @@ class Customer:
         **columns: object,
     ) -> None:
         """The subscription; the anchor is the start unless given. A tenant that is not billed has no drafts."""
-        self.company.add(
-            "tenants", tenant_id=self.name, name=self.name, legal_entity="us",
-            billable="true" if billable else "false",
-        )  # fmt: skip
+        if not self.own("tenants"):
+            self.company.add(
+                "tenants", tenant_id=self.tenant, name=self.tenant, legal_entity="us",
+                billable="true" if billable else "false",
+            )  # fmt: skip
         wall = wall_time(anchor or start, zone)
         self.company.add(
-            "subscriptions", subscription_id=self.name, version=1, tenant_id=self.name,
+            "subscriptions", subscription_id=self.name, version=1, tenant_id=self.tenant,
             plan_id=self.name, time_zone=zone, anchor_date=wall.date().isoformat(),
             anchor_time=wall.time().isoformat(), started_at=start.isoformat(),
             ended_at=end.isoformat() if end else None, recorded_at="1970-01-01T00:00:00Z",
@@ -311,7 +330,7 @@ class Customer:
         """An event that lands with the next rating."""
         self._events += 1
         self.world.add_event(
-            tenant_id=self.name,
+            tenant_id=self.tenant,
             event_type=event_type,
             occurred_at=at,
             correlation_id=correlation_id or str(self._events),
@@ -320,8 +339,12 @@ class Customer:
             landed_hour=landed_hour and hour_of(landed_hour),
         )
 
+    def own(self, table: str) -> list[Row]:
+        """The tenant's rows of a catalog table, to be changed for later rounds."""
+        return [row for row in self.company.catalog[table] if row.get("tenant_id") == self.tenant]
+
     def rows(self, query: str) -> list[Row]:
-        """Rows of a query with one parameter, the subscription."""
+        """Rows of a query with one parameter, the name of tenant and subscription."""
         return self.world.rows(query, self.name)
 
     def lines(self) -> list[Row]:
@@ -341,23 +364,89 @@ class Customer:
             "select * from rating.billing_periods where subscription_id = %s order by period_start"
         )
 
-    def document_lines(self) -> list[Row]:
-        """The lines of what was issued in this round. Raises HeldBackError."""
+    def documents(self) -> list[Row]:
+        """What was issued to the tenant in this round. Raises HeldBackError."""
         held = self.rows(
-            "select held.reason, held.detail from invoices.held_invoices as held"
-            " inner join invoices.draft_invoices as drafts using (draft_id)"
-            " where drafts.subscription_id = %s"
+            "select reason, detail from invoices.held_invoices"
+            " inner join invoices.draft_invoices using (draft_id)"
+            " where draft_invoices.tenant_id = %s"
         )
         if held:
             raise HeldBackError("; ".join(f"{row['reason']}: {row['detail']}" for row in held))
         return self.world.rows(
-            "select lines.* from invoices.issued_invoice_lines as lines"
-            " inner join invoices.issued_invoices as documents using (invoice_number)"
-            " where lines.subscription_id = %s and documents.billing_date = %s"
-            " order by invoice_number, line_number",
+            "select * from invoices.issued_invoices where tenant_id = %s and billing_date = %s"
+            " order by series_number",
             self.name,
             self.world.billing_date,
         )
+
+    def document_lines(self) -> list[Row]:
+        """The lines of these documents. Raises HeldBackError."""
+        numbers = [row["invoice_number"] for row in self.documents()]
+        return self.world.rows(
+            "select * from invoices.issued_invoice_lines where invoice_number = any(%s)"
+            " order by invoice_number, line_number",
+            numbers,
+        )
+
+    # What pays or reduces documents
+
+    def tax(self, percent: object) -> None:
+        self.company.add(
+            "tax_rates", tenant_id=self.name, tax_code="tax", rate=percent, effective_from="1970-01-01"
+        )
+
+    def coupon(self, currency: str, amount: object) -> None:
+        self.company.add(
+            "coupons", coupon_id=f"{self.name}.coupon", tenant_id=self.name, currency=currency,
+            amount=amount, effective_from="1970-01-01", description="coupon",
+        )  # fmt: skip
+
+    def grant(
+        self,
+        credit: str,
+        currency: str,
+        amount: Decimal,
+        priority: int = 1,
+        expires_on: date | None = None,
+        components: Sequence[str] | None = None,
+    ) -> None:
+        """A prepaid credit, newer than those before it."""
+        self._grants += 1
+        self.world.connection.execute(
+            """
+            insert into invoices.credit_entries (
+                credit_id, kind, tenant_id, currency, amount, priority, expires_on, components, entered_at,
+                entered_by, reason
+            )
+            values (
+                %(credit)s, 'grant', %(tenant)s, %(currency)s, %(amount)s, %(priority)s, %(expires_on)s,
+                %(components)s, %(entered_at)s, 'case', 'case'
+            )
+            """,
+            {
+                "credit": f"{self.name}.{credit}",
+                "tenant": self.name,
+                "currency": currency,
+                "amount": amount,
+                "priority": priority,
+                "expires_on": expires_on,
+                "components": list(components) if components else None,
+                "entered_at": self.world.start + timedelta(seconds=self._grants),
+            },
+        )
+
+    def credits(self) -> dict[str, tuple[Decimal, Decimal]]:
+        """What was applied of each credit, and what is left of it after this round."""
+        rows = self.world.rows(
+            "select * from invoices.credit_balances_at(%s) where tenant_id = %s",
+            self.world.billing_clock,
+            self.name,
+        )
+        return {
+            row["credit_id"].removeprefix(f"{self.name}."): (row["applied"], row["balance"])
+            for row in rows
+        }
 
 
 def wall_time(instant: datetime, zone: str) -> datetime:

@@ -1,0 +1,453 @@
+"""Cases about prices: a plan with one charge, usage in one period, and the lines that rating makes of it.
+
+A case of several steps rates and issues the cumulative quantity of each; what a step adds is what its
+documents say. A step that is not final lies in a period whose end has not landed yet.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from tests.dbt.company import Row
+from tests.vectors.asking import ISSUED, RATED, Asking, asks
+from tests.vectors.cases import Answer, Given, NotSupportedError
+from tests.vectors.world import LONG, ROUND, Customer
+
+NOON = timedelta(hours=12)
+SLICES = {"whole_period": True, "last_slice": True, "first_slice": False, "middle_slice": False}
+"""Parts of a period that is billed in several steps, and whether the period ends with them."""
+
+Tier = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Price:
+    """A charge of the catalog."""
+
+    model: str
+    tiers: Sequence[Tier]
+    columns: Row
+
+
+# What a case's price is in the catalog
+
+
+def open_last(tiers: list[Tier], largest: Decimal, last_prices_all: bool) -> list[Tier]:
+    """The last tier is always open here; a source may close it above all that it tries."""
+    end = tiers[-1]["up_to"]
+    if end is not None and largest > Decimal(str(end)) and not last_prices_all:
+        raise NotSupportedError("a quantity beyond the last tier, which is always open")
+    return [*tiers[:-1], tiers[-1] | {"up_to": None}]
+
+
+def read_tiers(given: Given, largest: Decimal) -> list[Tier]:
+    parts = given.parts("tiers")
+    if any("block_size" in part or "limits" in part for part in parts):
+        raise NotSupportedError(f"tiers of blocks or of several metrics ({given.take('model')})")
+    columns = ("unit_amount", "flat_amount", "rate_percent")
+    tiers: list[Tier] = [
+        {"up_to": part.take("up_to", None)}
+        | {name: part.take(name) for name in columns if name in part}
+        for part in parts
+    ]
+    return open_last(tiers, largest, given.take("model") == "volume")
+
+
+def _per_unit(given: Given, largest: Decimal) -> Price:
+    return Price("per_unit", [{"unit_amount": given.take("unit_amount")}], {})
+
+
+def _tiered(given: Given, largest: Decimal) -> Price:
+    return Price(given.take("model"), read_tiers(given, largest), {})
+
+
+def _package(given: Given, largest: Decimal) -> Price:
+    size = given.take("package_size")
+    return Price("package", [{"flat_amount": given.take("package_amount")}], {"package_size": size})
+
+
+def _multiplier(given: Given, largest: Decimal) -> Price:
+    """The events carry their amount, which is multiplied."""
+    return Price("dynamic", [{"unit_amount": given.take("multiplier")}], {})
+
+
+def _event_amount(given: Given, largest: Decimal) -> Price:
+    return Price("dynamic", [], {})
+
+
+def _flat(given: Given, largest: Decimal) -> Price:
+    timing = given.take("payment_term").removeprefix("in_")
+    return Price("flat", [{"flat_amount": given.take("amount")}], {"timing": timing})
+
+
+def _percentage(given: Given, largest: Decimal) -> Price:
+    return Price("percentage", [{"rate_percent": given.take("rate_percent")}], {})
+
+
+MODELS: dict[str, Callable[[Given, Decimal], Price]] = {
+    "per_unit": _per_unit,
+    "graduated": _tiered,
+    "volume": _tiered,
+    "graduated_percentage": _tiered,
+    "package": _package,
+    "multiplier": _multiplier,
+    "event_amount": _event_amount,
+    "flat": _flat,
+    "percentage": _percentage,
+}
+SAME_SPLIT = {"per_unit", "graduated", "volume", "flat"}
+"""Models whose lines a source may split as our tier slices are split."""
+
+TERMS = {
+    "fixed_amount_per_event": "amount_per_event",
+    "free_events": "free_events",
+    "free_amount": "free_amount",
+    "per_event_minimum": "minimum_per_event",
+    "per_event_maximum": "maximum_per_event",
+}
+
+
+def read_price(given: Given, largest: Decimal) -> Price:
+    model = given.take("model")
+    if model not in MODELS:
+        parts = given.parts("tiers") if "tiers" in given else []
+        kinds = ", ".join(sorted({key for part in parts for key in ("limits", "block_size") if key in part}))
+        raise NotSupportedError(f"the charge model {model}" + (f" (tiers with {kinds})" if kinds else ""))
+    price = MODELS[model](given, largest)
+    limits = {name: given.take(name) for name in ("minimum_amount", "maximum_amount") if name in given}
+    return Price(price.model, price.tiers, price.columns | limits)
+
+
+def read_terms(given: Given) -> Row:
+    """What stands beside a price: conversion, free units and discounts, as columns of the charge."""
+    columns: Row = {}
+    if "unit_conversion" in given:
+        columns |= conversion(given.part("unit_conversion"))
+    if "included_quantity" in given:
+        columns["included_quantity"] = given.take("included_quantity")
+    discounts = given.part("discounts")
+    if "usage_quantity" in discounts:
+        columns["included_quantity"] = discounts.take("usage_quantity")
+    for name, column in (("percentage", "discount_percent"), ("amount_off", "discount_amount")):
+        if name in discounts:
+            columns[column] = discounts.take(name)
+    return columns
+
+
+def conversion(given: Given) -> Row:
+    if not given.take("enabled", True):
+        given.take("operation", None), given.take("factor", None), given.take("rounding", None)  # noqa: B018
+        return {}
+    return {
+        "conversion_operation": given.take("operation"),
+        "conversion_factor": given.take("factor"),
+        "quantity_rounding": rounding(given.take("rounding", "none")),
+    }
+
+
+def rounding(mode: str) -> str | None:
+    return {"none": None, "ceil": "ceiling"}.get(mode, mode)
+
+
+# Selling it
+
+
+@dataclass(frozen=True)
+class Step:
+    """The cumulative quantity at one moment, and whether the period is over then."""
+
+    quantity: Decimal
+    final: bool = True
+
+
+def sell(customer: Customer, currency: str, steps: Sequence[Step], price: Price, issue: bool) -> str:
+    """A plan of one charge and a subscription of one period, which ends where the steps say; the charge."""
+    end = period_end(customer, steps)
+    customer.plan(currency, "day", (end - customer.world.start).days)
+    charge = customer.charge(price.model, price.tiers, **price.columns)
+    customer.subscribe(customer.world.start, end, billable=issue)
+    return charge
+
+
+def period_end(customer: Customer, steps: Sequence[Step]) -> datetime:
+    """Just before the horizon of the first final step; out of reach without one."""
+    finals = [number for number, step in enumerate(steps) if step.final]
+    if not finals:
+        return customer.world.start + LONG
+    if not all(step.final for step in steps[finals[0] :]):
+        raise NotSupportedError("a step that is not final after one that is")
+    return customer.world.start + (finals[0] + 1) * ROUND
+
+
+def use_up_to(customer: Customer, number: int, steps: Sequence[Step]) -> None:
+    """The usage that makes up a step: an event of what it has more, or less, than the one before."""
+    before = steps[number - 1].quantity if number else Decimal(0)
+    added = steps[number].quantity - before
+    if added:
+        last = period_end(customer, steps) - NOON
+        customer.use(added, min(customer.world.start + number * ROUND + NOON, last))
+
+
+# What comes out
+
+PARTS = {
+    "amount": ("usage", "flat"),
+    "discounts_total": ("discount", "maximum"),
+    "charges_total": ("minimum", "commitment"),
+}
+
+
+def totals(lines: Iterable[Row]) -> dict[str, Any]:
+    """The lines' amounts by part; a discount is stated as what it takes off."""
+    lines = list(lines)
+    sums = {
+        part: sum((row["amount"] for row in lines if row["component"] in components), Decimal(0))
+        for part, components in PARTS.items()
+    }
+    sums["discounts_total"] = -sums["discounts_total"]
+    return {**sums, "total": sum((row["amount"] for row in lines), Decimal(0))}
+
+
+def split(slices: Iterable[Row], lines: Iterable[Row]) -> list[Row]:
+    """The tier slices and the minimum as a source writes lines: a line a price."""
+    written: list[Row] = []
+    for row in slices:
+        if row["unit_amount"] and row["quantity"]:
+            amount = row["unit_amount"] * row["quantity"]
+            written.append(_line(row["unit_amount"], row["quantity"], amount))
+        if row["flat_amount"]:
+            written.append(_line(row["flat_amount"], Decimal(1), row["flat_amount"]))
+    for row in lines:
+        if row["component"] == "minimum":
+            written.append(_line(row["amount"], Decimal(1), Decimal(0), row["amount"]))
+    return written
+
+
+def _line(unit_price: Decimal, quantity: Decimal, amount: Decimal, charge: Decimal = Decimal(0)) -> Row:
+    line: Row = {"unit_price": unit_price, "quantity": quantity, "amount": amount}
+    return line | {"charges_total": charge, "total": amount + charge}
+
+
+class Split:
+    """Lines, equal to a source's in price, quantity and amount where both make the same ones."""
+
+    def __init__(self, lines: list[Row] | None, total: Decimal) -> None:
+        self.lines, self.total = lines, total
+
+    def __eq__(self, other: Any) -> bool:
+        if self.lines is None:
+            return sum((Decimal(line["total"]) for line in other), Decimal(0)) == self.total
+        names = ("unit_price", "quantity", "amount")
+        theirs = [tuple(Decimal(line[name]) for name in names) for line in other]
+        return sorted(theirs) == sorted(tuple(line[name] for name in names) for line in self.lines)
+
+    def __hash__(self) -> int:
+        return hash(self.total)
+
+    def __str__(self) -> str:
+        return str(self.lines)
+
+
+# The cases
+
+
+@asks("price")
+def price(given: Given, customer: Customer) -> Asking:
+    """What a quantity costs; of a part of a period, what it costs more than what came before."""
+    if "event_amounts" in given or given.part("price").take("model") == "percentage":
+        return (yield from percentage(given, customer))
+    if "quantities" in given:
+        raise NotSupportedError("a price for several metrics together")
+    if "billed_before" in given:
+        return (yield from beyond_billed(given, customer))
+    quantity, before = given.decimal("quantity"), given.decimal("quantity_before_slice", None)
+    final = _is_final(given)
+    if before is not None:
+        return (yield from part_of_period(given, customer, [Step(before, False), Step(before + quantity, final)]))
+    terms = read_terms(given)
+    sold = read_price(given.part("price"), quantity)
+    steps = [Step(quantity, final)]
+    flat, credits = sold.model == "flat", given.take("credits", [])
+    currency = given.take("currency")
+    sold = Price(sold.model, sold.tiers, sold.columns | terms)
+    sell(customer, currency, steps, sold, issue=flat or bool(credits))
+    if not flat:
+        use_up_to(customer, 0, steps)
+    for number, amount in enumerate(credits):
+        customer.grant(f"credit-{number}", currency, Decimal(amount))
+    if credits:
+        yield ISSUED
+        return paid_by_credits(customer, sold)
+    yield RATED
+    return stated(customer, sold, due_now(customer) if flat else customer.lines())
+
+
+def paid_by_credits(customer: Customer, price: Price) -> Answer:
+    """What a document says of lines that credits pay."""
+    documents = customer.documents()
+    paid = sum((row["credit_amount"] for row in documents), Decimal(0))
+    due = sum((row["amount_due"] for row in documents), Decimal(0))
+    return stated(customer, price, customer.lines()) | {"credits_total": paid, "total": due}
+
+
+def _is_final(given: Given) -> bool:
+    name = given.take("slice", "whole_period")
+    if name not in SLICES:
+        raise NotSupportedError(f"slice {name}")
+    return SLICES[name]
+
+
+def due_now(customer: Customer) -> list[Row]:
+    """The draft lines whose billing instant has come."""
+    return customer.world.rows(
+        "select * from invoices.draft_invoice_lines where subscription_id = %s and bill_at <= %s",
+        customer.name,
+        customer.world.horizon,
+    )
+
+
+def stated(customer: Customer, price: Price, lines: list[Row]) -> dict[str, Any]:
+    """Everything that a source may state of a price's lines."""
+    sums = totals(lines)
+    slices = [row for row in customer.slices() if row["component"] in PARTS["amount"]]
+    alike = price.model in SAME_SPLIT
+    usage = [row for row in customer.lines() if row["component"] in PARTS["amount"]]
+    exact = sum((row["exact_amount"] for row in usage), Decimal(0))
+    billable = sum((row["billable_quantity"] for row in usage), Decimal(0))
+    written = split(slices if lines else [], lines) if alike else None
+    size = Decimal(str(price.columns.get("package_size", 1)))
+    return sums | {
+        "unrounded_amount": exact,
+        "billable_quantity": billable,
+        "packages": -(-billable // size),
+        "tiers": [{"quantity": row["quantity"], "amount": row["amount"]} for row in slices],
+        "lines": Split(written, sums["total"]),
+    }
+
+
+def part_of_period(given: Given, customer: Customer, steps: list[Step]) -> Asking:
+    """The second step's documents, of a period that is billed in two."""
+    given.take("billed_before_slice", None)  # follows from the quantity before
+    sold = yield from sell_in_steps(given, customer, steps)
+    first = yield from issue_step(customer, 0, steps)
+    del first
+    second = yield from issue_step(customer, 1, steps)
+    alike = sold.model in SAME_SPLIT and not second["total"]
+    return second | {"lines": Split([] if alike else None, second["total"])}
+
+
+def sell_in_steps(given: Given, customer: Customer, steps: list[Step]) -> Any:
+    terms = read_terms(given)
+    sold = read_price(given.part("price"), max(step.quantity for step in steps))
+    columns = sold.columns | terms
+    sell(customer, given.take("currency"), steps, Price(sold.model, sold.tiers, columns), issue=True)
+    use_up_to(customer, 0, steps)
+    return sold
+    yield  # a generator like the others: it waits for nothing
+
+
+def issue_step(customer: Customer, number: int, steps: list[Step]) -> Any:
+    """Issue a step; what its documents say. The first step's usage is there already."""
+    if number:
+        use_up_to(customer, number, steps)
+    yield ISSUED
+    return totals(customer.document_lines())
+
+
+@asks("snapshots")
+def snapshots(given: Given, customer: Customer) -> Asking:
+    """The documents of a period that is billed in steps: each the difference to those before."""
+    steps = []
+    for part in given.parts("snapshots"):
+        part.take("slice", None)  # where the source dates the difference; here it has the period's dates
+        steps.append(Step(part.decimal("cumulative_quantity"), part.take("final")))
+    sold = yield from sell_in_steps(given, customer, steps)
+    increments: list[dict[str, Any]] = []
+    for number in range(len(steps)):
+        said = yield from issue_step(customer, number, steps)
+        # How a difference is split into lines is the source's own; none is none.
+        lines = Split([] if not said["total"] and not sold.columns.get("maximum_amount") else None, said["total"])
+        increments.append(said | {"lines": lines})
+    return {"increments": increments, "second_increment": increments[1] if len(increments) > 1 else {}}
+
+
+def beyond_billed(given: Given, customer: Customer) -> Asking:
+    """What a quantity costs beyond an amount that was billed: a first step that costs just that."""
+    part = given.part("price")
+    billed, quantity = given.decimal("billed_before"), given.decimal("quantity")
+    if part.take("model") != "package" or billed % part.decimal("package_amount"):
+        raise NotSupportedError("an amount billed before that no quantity costs")
+    first = billed / part.decimal("package_amount") * part.decimal("package_size")
+    steps = [Step(first, False), Step(quantity)]
+    yield from sell_in_steps(given, customer, steps)
+    yield from issue_step(customer, 0, steps)
+    return {"second_increment": (yield from issue_step(customer, 1, steps))}
+
+
+def percentage(given: Given, customer: Customer) -> Asking:
+    """A share of the amounts of events, an event an amount, in their order."""
+    part = given.part("price")
+    amounts = [Decimal(amount) for amount in given.take("event_amounts")]
+    steps = [Step(sum(amounts, Decimal(0)))]
+    sold = read_price(part, steps[0].quantity)
+    terms = {column: part.take(name) for name, column in TERMS.items() if name in part}
+    charge = sell(customer, given.take("currency"), steps, sold, issue=False)
+    if terms:
+        customer.company.add("percentage_terms", charge_id=charge, version=1, **terms)
+    for number, amount in enumerate(amounts):
+        customer.use(amount, customer.world.start + timedelta(hours=1, minutes=number))
+    yield RATED
+    return stated(customer, sold, customer.lines())
+
+
+@asks("split_allowance")
+def split_allowance(given: Given, customer: Customer) -> Asking:
+    """What is billable of two steps that share the period's included units."""
+    included, added = given.take("included_quantity"), given.decimal("quantity")
+    before = given.decimal("quantity_before_slice", Decimal(0))
+    steps = [Step(before, False), Step(before + added)]
+    price = Price("per_unit", [{"unit_amount": 1}], {"included_quantity": included})
+    sell(customer, "USD", steps, price, issue=False)
+    billable = []
+    for number in range(len(steps)):
+        use_up_to(customer, number, steps)
+        yield RATED
+        billable.append(sum((row["billable_quantity"] for row in customer.lines()), Decimal(0)))
+    return {
+        "billable_before_slice": billable[0],
+        "billable_quantity": billable[1] - billable[0],
+        "allowance_used": added - (billable[1] - billable[0]),
+    }
+
+
+@asks("cap_discount")
+def cap_discount(given: Given, customer: Customer) -> Asking:
+    """The maximum over a line that comes after others: what the second step's documents take off."""
+    before, line = given.decimal("billed_before"), given.decimal("line_amount")
+    steps = [Step(before, False), Step(before + line)]
+    price = Price("per_unit", [{"unit_amount": 1}], {"maximum_amount": given.take("maximum_amount")})
+    sell(customer, given.take("currency"), steps, price, issue=True)
+    use_up_to(customer, 0, steps)
+    yield from issue_step(customer, 0, steps)
+    said: Mapping[str, Any] = yield from issue_step(customer, 1, steps)
+    return {"discount": said["discounts_total"], "line_total": said["total"]}
+
+
+@asks("discount")
+def discount(given: Given, customer: Customer) -> Asking:
+    """A discount of a charge, by percentage or amount."""
+    amount = given.decimal("amount")
+    columns: Row = {}
+    for name, column in (("percentage", "discount_percent"), ("amount_off", "discount_amount")):
+        if name in given:
+            columns[column] = given.take(name)
+    price = Price("per_unit", [{"unit_amount": 1}], columns)
+    sell(customer, given.take("currency"), [Step(amount)], price, issue=False)
+    use_up_to(customer, 0, [Step(amount)])
+    yield RATED
+    said = totals(customer.lines())
+    return {"discount": said["discounts_total"], "total": said["total"]}
+
+
