@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.dbt.company import Row
 from tests.vectors.asking import ISSUED, RATED, Asking, asks
-from tests.vectors.cases import Answer, Given, NotSupportedError
+from tests.vectors.cases import Answer, Given, NotSupportedError, show
 from tests.vectors.world import LONG, ROUND, Customer
 
 NOON = timedelta(hours=12)
@@ -247,7 +247,7 @@ class Split:
         return hash(self.total)
 
     def __str__(self) -> str:
-        return str(self.lines)
+        return show(self.lines)
 
 
 # The cases
@@ -317,11 +317,11 @@ def stated(customer: Customer, price: Price, lines: list[Row]) -> dict[str, Any]
     exact = sum((row["exact_amount"] for row in usage), Decimal(0))
     billable = sum((row["billable_quantity"] for row in usage), Decimal(0))
     written = split(slices if lines else [], lines) if alike else None
-    size = Decimal(str(price.columns.get("package_size", 1)))
+    packages = [row["amount"] / row["flat_amount"] for row in slices if row["flat_amount"]]
     return sums | {
         "unrounded_amount": exact,
         "billable_quantity": billable,
-        "packages": -(-billable // size),
+        "packages": sum(packages, Decimal(0)),
         "tiers": [{"quantity": row["quantity"], "amount": row["amount"]} for row in slices],
         "lines": Split(written, sums["total"]),
     }

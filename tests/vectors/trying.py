@@ -6,16 +6,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 from psycopg import sql
 
 from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.postgres import Database
-from tests.vectors import calendar, documents, money, prices, usage  # noqa: F401 they register how cases are asked
+from tests.vectors import documents, money, periods, prices, usage  # noqa: F401 they register how cases are asked
 from tests.vectors.asking import KINDS, Asking, Wait
-from tests.vectors.cases import Case, Given, NotSupportedError, Outcome, judge
+from tests.vectors.cases import Case, Given, NotSupportedError, Outcome, instant, judge
 from tests.vectors.world import Customer, HeldBackError, World
 
 EARLIEST_START = 2030
@@ -47,6 +47,7 @@ class Trial:
         except StopIteration as answered:
             self.end(judge(self.case, answered.value))
         except NotSupportedError as error:
+            self.customer.world.forget(self.customer.name)
             self.end(Outcome(self.case, "not supported", str(error)))
         except HeldBackError as error:
             self.end(Outcome(self.case, "failed", f"its invoice is held: {error}"))
@@ -62,7 +63,6 @@ class Trial:
 
     def end(self, outcome: Outcome) -> None:
         self.outcome, self.waits_for = outcome, None
-        self.customer.world.forget(self.customer.name)
 
 
 def try_cases(cases: Sequence[Case], make_database: MakeDatabase) -> list[Outcome]:
@@ -75,7 +75,10 @@ def try_cases(cases: Sequence[Case], make_database: MakeDatabase) -> list[Outcom
             worlds[KINDS[case.kind].world_of(case)].append(number)
     for (_, grace_hours), numbers in worlds.items():
         with closing(World(make_database(), start, grace_hours)) as world:
-            trials = [Trial(cases[each], Customer(world, f"case-{each}")) for each in numbers]
+            trials = [
+                Trial(cases[each], Customer(world, f"case-{each}", latest=_latest(cases[each])))
+                for each in numbers
+            ]
             _run(world, trials)
         outcomes |= {
             number: trial.outcome
@@ -105,10 +108,16 @@ def _run(world: World, trials: Iterable[Trial]) -> None:
         world.next_round()
 
 
+def _latest(case: Case) -> datetime | None:
+    """The end of the latest day that a case names."""
+    days = re.findall(r"\b\d{4}-\d{2}-\d{2}", json.dumps(dict(case.inputs)))
+    return instant(max(days)) + timedelta(days=1) if days else None
+
+
 def _after_every_date(cases: Sequence[Case]) -> datetime:
     """The first day of a year that no case reaches."""
-    years = re.findall(r"\b(\d{4})-\d{2}-\d{2}", json.dumps([dict(case.inputs) for case in cases]))
-    return datetime(max([EARLIEST_START, *(int(year) + 2 for year in years)]), 1, 1, tzinfo=UTC)
+    years = [latest.year + 2 for latest in map(_latest, cases) if latest]
+    return datetime(max([EARLIEST_START, *years]), 1, 1, tzinfo=UTC)
 
 
 def on_server(server: EmbeddedServer) -> MakeDatabase:

@@ -33,6 +33,14 @@ LONG = timedelta(days=900)
 """A period that is never over here."""
 
 CENTURY_HOURS = 24 * 36525
+DAYS = {
+    interval: timedelta(days=days)
+    for interval, days in {
+        "day": 1, "week": 7, "month": 31, "quarter": 92, "half_year": 184, "year": 366,
+    }.items()
+}  # fmt: skip
+"""The longest that an interval lasts."""
+
 UNITS = "units"
 """The metric that prices are for: the sum of the events' quantities."""
 
@@ -103,7 +111,7 @@ class World:
 
     def rate(self) -> dict[str, str]:
         """Land the events, publish the catalog and rate; whose catalog was refused, and why."""
-        self.company.load_catalog()
+        self._load_catalog()
         if self.round == 0:
             run_dbt(self.database, "run", ["catalog_problems", *FUNCTIONS])
         refused = self._publish()
@@ -123,6 +131,7 @@ class World:
                 self.database, each.draft_id, each.reason, by="vectors", why="in steps", now=now
             )
         if waiting:
+            run_dbt(self.database, "run", ["draft_invoices"])
             issuing.issue(self.database, billing_date, now)
 
     @property
@@ -149,16 +158,18 @@ class World:
         """Load the catalog without the customers whose rows the validation refuses."""
         refused: dict[str, str] = {}
         while problems := self.rows("select * from staging.catalog_problems"):
-            for problem in problems:
-                name = _customer_of(problem)
-                refused[name] = (
-                    f"{problem['catalog_table']} {problem['row_key']}: "
-                    f"{problem['column_name']} {problem['value']} {problem['problem']}"
-                )
-            for name in refused:
+            found = {_customer_of(problem): _said(problem) for problem in problems}
+            if found.keys() <= refused.keys():
+                raise CatalogRefusedError("; ".join(found.values()))
+            for name in found:
                 self.forget(name)
-            self.company.load_catalog()
+            refused |= found
+            self._load_catalog()
         return refused
+
+    def _load_catalog(self) -> None:
+        self.company.load_catalog()
+        self.connection.execute("analyze")  # the validation joins tables that are new to the planner
 
     def _seal(self) -> None:
         self.connection.execute(
@@ -222,6 +233,10 @@ def _names(text: str, name: str) -> bool:
     return text == name or text.startswith(f"{name}.")
 
 
+def _said(problem: Row) -> str:
+    return "{catalog_table} {row_key}: {column_name} {value} {problem}".format_map(problem)
+
+
 def _customer_of(problem: Row) -> str:
     """Every id of a customer begins with its name, which the validation gives in the row's key."""
     name = str(problem["row_key"]).split(" ")[0].split(".")[0]
@@ -237,6 +252,9 @@ class Customer:
     world: World
     name: str
     tenant: str = ""
+    latest: datetime | None = None
+    """The latest date that the case names."""
+    _interval: timedelta = field(default=timedelta())
     _events: int = field(default=0)
     _grants: int = field(default=0)
 
@@ -260,6 +278,7 @@ class Customer:
         if all(row["currency"] != currency for row in self.company.catalog["currencies"]):
             raise NotSupportedError(f"the currency {currency} is not in the catalog")
         row: Row = {"minimum_document_amount": 0} | more
+        self._interval = DAYS.get(interval, timedelta()) * (int(str(count)) if str(count).isdigit() else 1)
         self.company.add(
             "plans", plan_id=self.name, name=self.name, currency=currency,
             billing_interval=interval, interval_count=count, **row,
@@ -303,7 +322,11 @@ class Customer:
         billable: bool = False,
         **columns: object,
     ) -> None:
-        """The subscription; the anchor is the start unless given. A tenant that is not billed has no drafts."""
+        """The subscription; the anchor is the start unless given. A tenant that is not billed has no drafts.
+
+        Without an end it ends two whole intervals after all that the case is about.
+        """
+        end = end or max(start, self.latest or start) + 3 * self._interval
         if not self.own("tenants"):
             self.company.add(
                 "tenants", tenant_id=self.tenant, name=self.tenant, legal_entity="us",
@@ -314,7 +337,7 @@ class Customer:
             "subscriptions", subscription_id=self.name, version=1, tenant_id=self.tenant,
             plan_id=self.name, time_zone=zone, anchor_date=wall.date().isoformat(),
             anchor_time=wall.time().isoformat(), started_at=start.isoformat(),
-            ended_at=end.isoformat() if end else None, recorded_at="1970-01-01T00:00:00Z",
+            ended_at=end.isoformat(), recorded_at="1970-01-01T00:00:00Z",
             recorded_by="case", **columns,
         )  # fmt: skip
 
