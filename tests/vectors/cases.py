@@ -65,7 +65,9 @@ class Given:
     def unknown(self) -> list[str]:
         """The keys that nobody took, with their paths."""
         here = [f"{self._path}.{key}" for key in self._content if key not in self._taken]
-        return here + [key for parts in self._parts.values() for part in parts for key in part.unknown()]
+        return here + [
+            key for parts in self._parts.values() for part in parts for key in part.unknown()
+        ]
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,9 @@ def judge(case: Case, answer: Answer) -> Outcome:
     """Compare what is expected with what the models say: decimals as numbers, instants as instants."""
     unknown = sorted(set(case.expected) - set(answer))
     if unknown:
-        return Outcome(case, "not supported", f"expected.{', expected.'.join(unknown)} is not known")
+        return Outcome(
+            case, "not supported", f"expected.{', expected.'.join(unknown)} is not known"
+        )
     differing = [
         f"{key}: expected {show(expected)}, got {show(answer[key])}"
         for key, expected in case.expected.items()

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from zoneinfo import ZoneInfo
 
 from tests.vectors.asking import ISSUED, RATED, Asking, asks
 from tests.vectors.cases import Given, NotSupportedError
 from tests.vectors.prices import Price, Step, sell, use_up_to
-from tests.vectors.world import ROUND, Customer
+from tests.vectors.world import ROUND, Customer, zone_of
 
 FEE_TYPES = {"usage": "usage", "charge": "usage", "subscription": "flat", "fee": "flat"}
 """What sources call the lines that a credit may pay, and our component."""
@@ -166,7 +165,7 @@ def plan_change(given: Given, customer: Customer) -> Asking:
     new = given.decimal("new_quantity") * given.decimal("new_unit_amount")
     if given.decimal("original_amount_paid") != old:
         raise NotSupportedError("a credit for an amount that is not what the old plan costs")
-    days = (end.astimezone(ZoneInfo(zone)).date() - start.astimezone(ZoneInfo(zone)).date()).days
+    days = (end.astimezone(zone_of(zone)).date() - start.astimezone(zone_of(zone)).date()).days
     customer.plan(currency, "day", days)
     customer.fee(old, timing="advance")
     customer.subscribe(start, end, start, zone, billable=True)
@@ -176,10 +175,13 @@ def plan_change(given: Given, customer: Customer) -> Asking:
     follower = f"{customer.name}.new"
     customer.company.catalog["subscriptions"].append(standing | ended)
     customer.company.catalog["subscriptions"].append(
-        standing | {"subscription_id": follower, "plan_id": follower, "started_at": change.isoformat()}
+        standing
+        | {"subscription_id": follower, "plan_id": follower, "started_at": change.isoformat()}
     )
     customer.company.catalog["plans"] += [
-        row | {"plan_id": follower} for row in customer.company.catalog["plans"] if row["plan_id"] == customer.name
+        row | {"plan_id": follower}
+        for row in customer.company.catalog["plans"]
+        if row["plan_id"] == customer.name
     ]
     charge = customer.fee(new, "new-fee", timing="advance")
     customer.company.catalog["charges"][-1]["plan_id"] = follower
@@ -206,7 +208,9 @@ def finalization_time(given: Given, customer: Customer) -> Asking:
         name = f"{customer.name}.{number}"
         bill_line(Customer(customer.world, name, customer.tenant), at, line.take("metered", True))
     yield RATED
-    (row,) = customer.rows("select max(cut_off) as cut_off from invoices.draft_invoices where tenant_id = %s")
+    (row,) = customer.rows(
+        "select max(cut_off) as cut_off from invoices.draft_invoices where tenant_id = %s"
+    )
     return {"finalize_at": row["cut_off"]}
 
 

@@ -3,13 +3,12 @@
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from tests.dbt.company import Row
 from tests.vectors.asking import ISSUED, RATED, Asking, asks
 from tests.vectors.cases import Given, decimal
 from tests.vectors.prices import Price, Step, rounding, sell, use_up_to
-from tests.vectors.world import Customer, wall_time
+from tests.vectors.world import Customer, wall_time, zone_of
 
 ONE = [Step(Decimal(1))]
 
@@ -116,7 +115,7 @@ def local_midnight(day: str, zone: str) -> datetime:
     """A date's midnight in a zone; an instant as it is."""
     if "T" in day:
         return datetime.fromisoformat(day).astimezone(UTC)
-    midnight = datetime.combine(datetime.fromisoformat(day).date(), time(), ZoneInfo(zone))
+    midnight = datetime.combine(datetime.fromisoformat(day).date(), time(), zone_of(zone))
     return midnight.astimezone(UTC)
 
 
@@ -183,7 +182,8 @@ def taxed_amounts(customer: Customer) -> dict[str, Decimal]:
     documents = customer.documents()
     columns = {"amount": "total", "tax": "tax_amount", "total_with_tax": "amount_due"}
     return {
-        name: sum((row[column] for row in documents), Decimal(0)) for name, column in columns.items()
+        name: sum((row[column] for row in documents), Decimal(0))
+        for name, column in columns.items()
     }
 
 

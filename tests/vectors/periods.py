@@ -5,12 +5,11 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from tests.dbt.company import Row
 from tests.vectors.asking import RATED, Asking, asks
 from tests.vectors.cases import Answer, Given, NotSupportedError
-from tests.vectors.world import Customer
+from tests.vectors.world import Customer, zone_of
 
 CALENDAR = datetime(2001, 1, 1)  # noqa: DTZ001 a wall time in the case's zone
 """A Monday, and the first of a year: the anchor of everything that goes by the calendar."""
@@ -24,7 +23,7 @@ def interval_of(given: Given) -> tuple[str, object]:
 
 
 def calendar_anchor(zone: str) -> datetime:
-    return CALENDAR.replace(tzinfo=ZoneInfo(zone))
+    return CALENDAR.replace(tzinfo=zone_of(zone))
 
 
 def anchor_of(given: Given, zone: str, count: object) -> datetime:
@@ -42,9 +41,7 @@ def anchor_of(given: Given, zone: str, count: object) -> datetime:
 
 def containing(periods: list[Row], instant: datetime, kind: str = "period") -> Row:
     """The one period that holds an instant."""
-    (found,) = (
-        row for row in periods if row[f"{kind}_start"] <= instant < row[f"{kind}_end"]
-    )
+    (found,) = (row for row in periods if row[f"{kind}_start"] <= instant < row[f"{kind}_end"])
     return found
 
 
@@ -67,7 +64,9 @@ def period_of_event(given: Given, customer: Customer) -> Asking:
     zone = given.take("timezone")
     interval, count = interval_of(given)
     event, start = given.instant("event"), given.instant("subscription_start", None)
-    given.take("known_period", None)  # one that the source has looked up before: nothing here needs it
+    given.take(
+        "known_period", None
+    )  # one that the source has looked up before: nothing here needs it
     anchor = anchor_of(given, zone, count)
     if given.take("calendar", False):
         anchor = calendar_anchor(zone)
@@ -96,7 +95,8 @@ def list_periods(given: Given, customer: Customer) -> Asking:
         if until is None or row["period_start"] < until
     ]
     ends: Answer = {
-        f"{name}_period_end": end for name, (_, end) in zip(("first", "second"), periods, strict=False)
+        f"{name}_period_end": end
+        for name, (_, end) in zip(("first", "second"), periods, strict=False)
     }
     return {"periods": periods, "period_count": Decimal(len(periods)), **ends}
 
@@ -120,7 +120,7 @@ def next_reset(given: Given, customer: Customer) -> Asking:
     """Boundaries lie at the local midnight of the anchor's day: the end of the period that holds now."""
     zone = given.take("timezone")
     interval, count = interval_of(given)
-    anchor = given.instant("anchor").astimezone(ZoneInfo(zone))
+    anchor = given.instant("anchor").astimezone(zone_of(zone))
     midnight = anchor.replace(hour=0, minute=0, second=0, microsecond=0)
     customer.plan("USD", interval, count)
     customer.subscribe(
@@ -148,11 +148,13 @@ def floor_hour(given: Given, customer: Customer) -> Asking:
     given.take("op")
     zone = given.take("timezone")
     instant = given.instant("timestamp")
-    if instant.astimezone(ZoneInfo(zone)).minute != instant.minute:
+    if instant.astimezone(zone_of(zone)).minute != instant.minute:
         raise NotSupportedError("local hours of a zone whose hours are not those of UTC")
     yield RATED
     return {
-        "result": customer.world.macro("{{ hour_of('%(instant)s::timestamptz') }}", {"instant": instant})
+        "result": customer.world.macro(
+            "{{ hour_of('%(instant)s::timestamptz') }}", {"instant": instant}
+        )
     }
 
 

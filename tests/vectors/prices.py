@@ -4,14 +4,14 @@ A case of several steps rates and issues the cumulative quantity of each; what a
 documents say. A step that is not final lies in a period whose end has not landed yet.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from tests.dbt.company import Row
-from tests.vectors.asking import ISSUED, RATED, Asking, asks
+from tests.vectors.asking import ISSUED, RATED, Asking, Wait, asks
 from tests.vectors.cases import Answer, Given, NotSupportedError, show
 from tests.vectors.world import LONG, ROUND, Customer
 
@@ -113,10 +113,16 @@ def read_price(given: Given, largest: Decimal) -> Price:
     model = given.take("model")
     if model not in MODELS:
         parts = given.parts("tiers") if "tiers" in given else []
-        kinds = ", ".join(sorted({key for part in parts for key in ("limits", "block_size") if key in part}))
-        raise NotSupportedError(f"the charge model {model}" + (f" (tiers with {kinds})" if kinds else ""))
+        kinds = ", ".join(
+            sorted({key for part in parts for key in ("limits", "block_size") if key in part})
+        )
+        raise NotSupportedError(
+            f"the charge model {model}" + (f" (tiers with {kinds})" if kinds else "")
+        )
     price = MODELS[model](given, largest)
-    limits = {name: given.take(name) for name in ("minimum_amount", "maximum_amount") if name in given}
+    limits = {
+        name: given.take(name) for name in ("minimum_amount", "maximum_amount") if name in given
+    }
     return Price(price.model, price.tiers, price.columns | limits)
 
 
@@ -138,7 +144,8 @@ def read_terms(given: Given) -> Row:
 
 def conversion(given: Given) -> Row:
     if not given.take("enabled", True):
-        given.take("operation", None), given.take("factor", None), given.take("rounding", None)  # noqa: B018
+        for name in ("operation", "factor", "rounding"):
+            given.take(name, None)
         return {}
     return {
         "conversion_operation": given.take("operation"),
@@ -162,7 +169,9 @@ class Step:
     final: bool = True
 
 
-def sell(customer: Customer, currency: str, steps: Sequence[Step], price: Price, issue: bool) -> str:
+def sell(
+    customer: Customer, currency: str, steps: Sequence[Step], price: Price, issue: bool
+) -> str:
     """A plan of one charge and a subscription of one period, which ends where the steps say; the charge."""
     end = period_end(customer, steps)
     customer.plan(currency, "day", (end - customer.world.start).days)
@@ -225,7 +234,9 @@ def split(slices: Iterable[Row], lines: Iterable[Row]) -> list[Row]:
     return written
 
 
-def _line(unit_price: Decimal, quantity: Decimal, amount: Decimal, charge: Decimal = Decimal(0)) -> Row:
+def _line(
+    unit_price: Decimal, quantity: Decimal, amount: Decimal, charge: Decimal = Decimal(0)
+) -> Row:
     line: Row = {"unit_price": unit_price, "quantity": quantity, "amount": amount}
     return line | {"charges_total": charge, "total": amount + charge}
 
@@ -265,7 +276,11 @@ def price(given: Given, customer: Customer) -> Asking:
     quantity, before = given.decimal("quantity"), given.decimal("quantity_before_slice", None)
     final = _is_final(given)
     if before is not None:
-        return (yield from part_of_period(given, customer, [Step(before, False), Step(before + quantity, final)]))
+        return (
+            yield from part_of_period(
+                given, customer, [Step(before, False), Step(before + quantity, final)]
+            )
+        )
     terms = read_terms(given)
     sold = read_price(given.part("price"), quantity)
     steps = [Step(quantity, final)]
@@ -330,25 +345,28 @@ def stated(customer: Customer, price: Price, lines: list[Row]) -> dict[str, Any]
 def part_of_period(given: Given, customer: Customer, steps: list[Step]) -> Asking:
     """The second step's documents, of a period that is billed in two."""
     given.take("billed_before_slice", None)  # follows from the quantity before
-    sold = yield from sell_in_steps(given, customer, steps)
-    first = yield from issue_step(customer, 0, steps)
-    del first
+    sold = sell_in_steps(given, customer, steps)
+    yield from issue_step(customer, 0, steps)
     second = yield from issue_step(customer, 1, steps)
     alike = sold.model in SAME_SPLIT and not second["total"]
     return second | {"lines": Split([] if alike else None, second["total"])}
 
 
-def sell_in_steps(given: Given, customer: Customer, steps: list[Step]) -> Any:
+def sell_in_steps(given: Given, customer: Customer, steps: list[Step]) -> Price:
+    """What is sold, with the first step's usage."""
     terms = read_terms(given)
     sold = read_price(given.part("price"), max(step.quantity for step in steps))
     columns = sold.columns | terms
-    sell(customer, given.take("currency"), steps, Price(sold.model, sold.tiers, columns), issue=True)
+    sell(
+        customer, given.take("currency"), steps, Price(sold.model, sold.tiers, columns), issue=True
+    )
     use_up_to(customer, 0, steps)
     return sold
-    yield  # a generator like the others: it waits for nothing
 
 
-def issue_step(customer: Customer, number: int, steps: list[Step]) -> Any:
+def issue_step(
+    customer: Customer, number: int, steps: list[Step]
+) -> Generator[Wait, None, dict[str, Any]]:
     """Issue a step; what its documents say. The first step's usage is there already."""
     if number:
         use_up_to(customer, number, steps)
@@ -361,16 +379,24 @@ def snapshots(given: Given, customer: Customer) -> Asking:
     """The documents of a period that is billed in steps: each the difference to those before."""
     steps = []
     for part in given.parts("snapshots"):
-        part.take("slice", None)  # where the source dates the difference; here it has the period's dates
+        part.take(
+            "slice", None
+        )  # where the source dates the difference; here it has the period's dates
         steps.append(Step(part.decimal("cumulative_quantity"), part.take("final")))
-    sold = yield from sell_in_steps(given, customer, steps)
+    sold = sell_in_steps(given, customer, steps)
     increments: list[dict[str, Any]] = []
     for number in range(len(steps)):
         said = yield from issue_step(customer, number, steps)
         # How a difference is split into lines is the source's own; none is none.
-        lines = Split([] if not said["total"] and not sold.columns.get("maximum_amount") else None, said["total"])
+        lines = Split(
+            [] if not said["total"] and not sold.columns.get("maximum_amount") else None,
+            said["total"],
+        )
         increments.append(said | {"lines": lines})
-    return {"increments": increments, "second_increment": increments[1] if len(increments) > 1 else {}}
+    return {
+        "increments": increments,
+        "second_increment": increments[1] if len(increments) > 1 else {},
+    }
 
 
 def beyond_billed(given: Given, customer: Customer) -> Asking:
@@ -381,7 +407,7 @@ def beyond_billed(given: Given, customer: Customer) -> Asking:
         raise NotSupportedError("an amount billed before that no quantity costs")
     first = billed / part.decimal("package_amount") * part.decimal("package_size")
     steps = [Step(first, False), Step(quantity)]
-    yield from sell_in_steps(given, customer, steps)
+    sell_in_steps(given, customer, steps)
     yield from issue_step(customer, 0, steps)
     return {"second_increment": (yield from issue_step(customer, 1, steps))}
 
@@ -427,7 +453,9 @@ def cap_discount(given: Given, customer: Customer) -> Asking:
     """The maximum over a line that comes after others: what the second step's documents take off."""
     before, line = given.decimal("billed_before"), given.decimal("line_amount")
     steps = [Step(before, False), Step(before + line)]
-    price = Price("per_unit", [{"unit_amount": 1}], {"maximum_amount": given.take("maximum_amount")})
+    price = Price(
+        "per_unit", [{"unit_amount": 1}], {"maximum_amount": given.take("maximum_amount")}
+    )
     sell(customer, given.take("currency"), steps, price, issue=True)
     use_up_to(customer, 0, steps)
     yield from issue_step(customer, 0, steps)
@@ -449,5 +477,3 @@ def discount(given: Given, customer: Customer) -> Asking:
     yield RATED
     said = totals(customer.lines())
     return {"discount": said["discounts_total"], "total": said["total"]}
-
-

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import localcontext
 
 import psycopg
 from psycopg import sql
@@ -19,6 +20,9 @@ from tests.vectors.cases import Case, Given, NotSupportedError, Outcome, instant
 from tests.vectors.world import Customer, HeldBackError, World
 
 EARLIEST_START = 2030
+EXACT = 100
+"""Digits: Python's own 28 would round what PostgreSQL keeps."""
+
 MakeDatabase = Callable[[], Database]
 
 
@@ -67,6 +71,11 @@ class Trial:
 
 def try_cases(cases: Sequence[Case], make_database: MakeDatabase) -> list[Outcome]:
     """What became of each case, in order; a new database for each world."""
+    with localcontext(prec=EXACT):
+        return _try(cases, make_database)
+
+
+def _try(cases: Sequence[Case], make_database: MakeDatabase) -> list[Outcome]:
     outcomes: dict[int, Outcome] = {}
     start = _after_every_date(cases)
     worlds: defaultdict[tuple[str, int], list[int]] = defaultdict(list)

@@ -3,12 +3,12 @@
 import json
 from datetime import datetime, time, timedelta
 from decimal import Decimal
-from zoneinfo import ZoneInfo
 
 from metering_pipeline.settings import hour_of
 from tests.vectors.asking import RATED, Asking, asks
 from tests.vectors.cases import Given, NotSupportedError, instant
-from tests.vectors.world import Customer
+from tests.vectors.world import Customer, zone_of
+
 
 def span_of(given: Given) -> tuple[datetime, datetime, str]:
     """The period, as instants and in its zone."""
@@ -17,7 +17,7 @@ def span_of(given: Given) -> tuple[datetime, datetime, str]:
         start, end = map(instant, given.take("period"))
         return start, end, zone
     days = map(datetime.fromisoformat, given.take("period_local_dates"))
-    start, end = (datetime.combine(day, time(), ZoneInfo(zone)) for day in days)
+    start, end = (datetime.combine(day, time(), zone_of(zone)) for day in days)
     return start, end, zone
 
 
@@ -50,9 +50,11 @@ def aggregate(given: Given, customer: Customer) -> Asking:
             Decimal(1), instant(key[1]), customer.name, key[0],
             properties={name: each for name, each in properties.items() if each is not None},
         )  # fmt: skip
-    days = (end.astimezone(ZoneInfo(zone)).date() - start.astimezone(ZoneInfo(zone)).date()).days
+    days = (end.astimezone(zone_of(zone)).date() - start.astimezone(zone_of(zone)).date()).days
     customer.plan(given.take("currency", "USD"), "day", days)
-    customer.charge("per_unit", [{"unit_amount": given.take("unit_amount", 1)}], metric=customer.name)
+    customer.charge(
+        "per_unit", [{"unit_amount": given.take("unit_amount", 1)}], metric=customer.name
+    )
     customer.subscribe(start, end, zone=zone)
     yield RATED
     (line,) = customer.lines()
@@ -109,5 +111,3 @@ def snapshot_quantity(given: Given, customer: Customer) -> Asking:
         customer.name, customer.name, start, end, stored_before,
     )  # fmt: skip
     return {"quantity": sum((row["value_sum"] for row in found), Decimal(0))}
-
-

@@ -169,7 +169,9 @@ class World:
 
     def _load_catalog(self) -> None:
         self.company.load_catalog()
-        self.connection.execute("analyze")  # the validation joins tables that are new to the planner
+        self.connection.execute(
+            "analyze"
+        )  # the validation joins tables that are new to the planner
 
     def _seal(self) -> None:
         self.connection.execute(
@@ -273,12 +275,16 @@ class Customer:
             unit="units", description=self.name, **row,
         )  # fmt: skip
 
-    def plan(self, currency: str, interval: str = "month", count: object = 1, **more: object) -> None:
+    def plan(
+        self, currency: str, interval: str = "month", count: object = 1, **more: object
+    ) -> None:
         """The plan; its charges follow."""
         if all(row["currency"] != currency for row in self.company.catalog["currencies"]):
             raise NotSupportedError(f"the currency {currency} is not in the catalog")
         row: Row = {"minimum_document_amount": 0} | more
-        self._interval = DAYS.get(interval, timedelta()) * (int(str(count)) if str(count).isdigit() else 1)
+        self._interval = DAYS.get(interval, timedelta()) * (
+            int(str(count)) if str(count).isdigit() else 1
+        )
         self.company.add(
             "plans", plan_id=self.name, name=self.name, currency=currency,
             billing_interval=interval, interval_count=count, **row,
@@ -328,8 +334,15 @@ class Customer:
         """
         end = end or max(start, self.latest or start) + 3 * self._interval
         if not self.own("tenants"):
+            # A legal entity of its own: what others are billed does not put off its next document.
             self.company.add(
-                "tenants", tenant_id=self.tenant, name=self.tenant, legal_entity="us",
+                "legal_entities",
+                legal_entity=self.tenant,
+                name=self.tenant,
+                series=self.tenant.upper(),
+            )
+            self.company.add(
+                "tenants", tenant_id=self.tenant, name=self.tenant, legal_entity=self.tenant,
                 billable="true" if billable else "false",
             )  # fmt: skip
         wall = wall_time(anchor or start, zone)
@@ -416,7 +429,11 @@ class Customer:
 
     def tax(self, percent: object) -> None:
         self.company.add(
-            "tax_rates", tenant_id=self.name, tax_code="tax", rate=percent, effective_from="1970-01-01"
+            "tax_rates",
+            tenant_id=self.name,
+            tax_code="tax",
+            rate=percent,
+            effective_from="1970-01-01",
         )
 
     def coupon(self, currency: str, amount: object) -> None:
@@ -472,10 +489,14 @@ class Customer:
         }
 
 
-def wall_time(instant: datetime, zone: str) -> datetime:
-    """The wall time in a zone; of a zone that does not exist, which the catalog will refuse, in UTC."""
+def zone_of(zone: str) -> ZoneInfo:
+    """A time zone; UTC for one that does not exist, which the catalog will refuse."""
     try:
-        return instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None)
+        return ZoneInfo(zone)
     except (ZoneInfoNotFoundError, ValueError):
-        return instant.astimezone(UTC).replace(tzinfo=None)
+        return ZoneInfo("UTC")
 
+
+def wall_time(instant: datetime, zone: str) -> datetime:
+    """The wall time in a zone."""
+    return instant.astimezone(zone_of(zone)).replace(tzinfo=None)
