@@ -1,0 +1,25 @@
+"""The command line ``metering``."""
+
+import logging
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+from metering_pipeline.cli import money, pipeline  # each gives its commands to the group
+from metering_pipeline.cli.group import cli
+from metering_pipeline.errors import MeteringError
+
+__all__ = ["cli", "main", "money", "pipeline"]
+
+
+def main() -> None:
+    """Entry point: what a person can mend is shown as one message, without a traceback."""
+    logging.getLogger("metering_pipeline").setLevel(logging.INFO)
+    try:
+        cli()
+    except MeteringError as error:
+        Console(stderr=True).print(
+            f"[red]error[/red]: {escape(str(error))}", highlight=False, soft_wrap=True
+        )
+        sys.exit(1)

@@ -1,0 +1,246 @@
+"""Commands that run, rebuild, prove and show the pipeline."""
+
+import sys
+from datetime import date, datetime
+from pathlib import Path
+
+import click
+
+from metering_pipeline import settings
+from metering_pipeline.cli.group import cli, console
+from metering_pipeline.cli.values import Day, Hour
+from metering_pipeline.progress import step
+from metering_pipeline.settings import HOUR
+
+
+@cli.command()
+@click.option("--fresh", is_flag=True, help="Begin with an empty database.")
+def demo(fresh: bool) -> None:
+    """Run the main job on a month of sample events, in a home of its own."""
+    from metering_pipeline.demo import run_demo
+
+    run_demo(console, fresh)
+
+
+@cli.command()
+@click.option("--root", type=click.Path(path_type=Path), help="Landing root; default: the home's.")
+@click.option("--first-day", type=Day(), default="2026-01-01", show_default=True)
+@click.option("--days", type=click.IntRange(1), default=31, show_default=True)
+@click.option("--events", type=click.IntRange(1), default=60_000, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True)
+def generate(root: Path | None, first_day: date, days: int, events: int, seed: int) -> None:
+    """Write sample events into a landing root: seeded, with duplicates, late, conflicting and bad lines."""
+    from metering_pipeline.generate import generate as write_events
+
+    landing_root = str(root or settings.load().landing_root)
+    if "://" in landing_root:
+        raise click.UsageError(f"{landing_root} is no directory of this machine; give one: --root.")
+    place = Path(landing_root)
+    totals = write_events(place, first_day=first_day, days=days, events=events, seed=seed)
+    console.print(f"{totals.lines:,} lines in {totals.files} files below {place}")
+
+
+@cli.command()
+@click.option("--hour", type=Hour(), help="One landing hour, as 2026-01-31T13.")
+@click.option("--from", "first", type=Hour(), help="The first landing hour of a range.")
+@click.option("--to", "last", type=Hour(), help="The last landing hour of the range (inclusive).")
+@click.option("--dry-run", is_flag=True, help="Show what the run would change; change nothing.")
+def run(
+    hour: datetime | None, first: datetime | None, last: datetime | None, dry_run: bool
+) -> None:
+    """Materialize landing hours, from the files to the drafts, as one run.
+
+    --dry-run lands, posts, rolls up, rates and drafts for real, in one transaction that is undone: it says
+    which buckets would change and what each draft would come to. It takes about as long as the run, and keeps the pipeline's lock meanwhile. Whoever reads goes
+    on and sees nothing of it, other runs wait. It may be stopped at any moment.
+    """
+    start, end = _hours(hour, first, last)
+    if dry_run:
+        from metering_pipeline.dry_run import rehearse
+
+        rehearse(console, start, end)
+        return
+    from metering_pipeline.execution import dagster_instance, publish_catalog_if_changed, run_hours
+    from metering_pipeline.landing.sources import Source
+    from metering_pipeline.postgres import open_database
+    from metering_pipeline.status import print_landed
+
+    configured = settings.load()
+    with dagster_instance() as instance:
+        with step(console, "Catalog"):
+            publish_catalog_if_changed(instance)
+        with step(console, f"{_counted((end - start) // HOUR + 1)}, landing to drafts"):
+            run_hours(instance, start, end)
+    with open_database(configured, reading=True).connect() as connection:
+        print_landed(console, connection, start, end)
+    for each in Source(configured.landing_root).list_since(start, end).unknown:
+        console.print(
+            f"not landed: {each.path}: {each.problem}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _counted(hours: int) -> str:
+    return f"{hours:,} landing hour{'' if hours == 1 else 's'}"
+
+
+def _hours(
+    hour: datetime | None, first: datetime | None, last: datetime | None
+) -> tuple[datetime, datetime]:
+    if hour is not None and first is None and last is None:
+        first = last = hour
+    if (hour is not None and first != hour) or first is None or last is None:
+        raise click.UsageError("Give --hour, or --from and --to.")
+    if last < first:
+        raise click.UsageError("--to is before --from.")
+    configured = settings.load()
+    if first < configured.first_hour:
+        raise click.UsageError(
+            f"The first landing hour is {configured.first_hour:%Y-%m-%dT%H} (METERING_FIRST_HOUR)."
+        )
+    if last > configured.now():
+        raise click.UsageError(f"{last:%Y-%m-%dT%H} has not begun.")
+    return first, last
+
+
+@cli.command()
+@click.option(
+    "--stage",
+    type=click.Choice(["ledger", "rollups"]),
+    required=True,
+    help="What to build anew.",
+)
+@click.option("--from", "first", type=Hour(), help="The first landing hour of a range.")
+@click.option("--to", "last", type=Hour(), help="The last landing hour of the range (inclusive).")
+@click.option(
+    "--repair", is_flag=True, help="Ledger: replace the rows that differ; runs wait meanwhile."
+)
+@click.option("--dry-run", is_flag=True, help="Rollups: show what would change; change nothing.")
+@click.option(
+    "--samples",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    help="Ledger: differing rows shown for each table and class.",
+)
+def rebuild(
+    stage: str,
+    first: datetime | None,
+    last: datetime | None,
+    repair: bool,
+    dry_run: bool,
+    samples: int,
+) -> None:
+    """Build a stage anew from the one before it, and compare row for row.
+
+    \b
+    --stage ledger   every event, duplicate, conflict, void and withdrawn row, from
+                     what landed, by another piece of code than the one that posts.
+    --stage rollups  contributions, hourly and daily usage, from the ledger, by the
+                     models that post; rows that differ are replaced.
+
+    Rollups: a range means the landing hours. What the rollups still owe is rolled up
+    first, the range's late arrivals included. It goes part by part, of
+    up to a million records, and runs go on in between; --dry-run keeps the pipeline's lock from beginning to end,
+    and changes nothing.
+
+    Ledger: nothing is changed without --repair, and it may run beside the pipeline:
+    events with a copy in an hour that is landed but not yet posted are left out, and
+    counted. A range means whole days of usage: every event that occurred on a UTC day of which
+    these landing hours hold a copy, with all its copies, wherever they landed. (An
+    event's copies all have the same time, so that is exact.) Without one: everything.
+
+    --repair replaces the rows that differ and notes in ledger.pending what the next run
+    must roll up again, in one transaction that keeps the pipeline's lock from beginning
+    to end: give it a range.
+
+    Exit code 1 if anything differs and is not mended.
+    """
+    if (first is None) != (last is None):
+        raise click.UsageError("Give both --from and --to, or neither.")
+    if first and last and last < first:
+        raise click.UsageError("--to is before --from.")
+    if stage == "rollups" and repair:
+        raise click.UsageError("--stage rollups replaces what differs; --dry-run only shows it.")
+    if stage == "ledger" and dry_run:
+        raise click.UsageError("--stage ledger changes nothing without --repair.")
+    from metering_pipeline.rebuild import build_rollups, compare_ledger
+
+    if stage == "rollups":
+        well = build_rollups(console, first, last, keep=not dry_run)
+    else:
+        well = compare_ledger(console, first, last, repair, samples)
+    sys.exit(0 if well else 1)
+
+
+@cli.command()
+def status() -> None:
+    """Laws, lateness, rejects, conflicts and invoices at a glance."""
+    from metering_pipeline.postgres import open_database
+    from metering_pipeline.status import print_status
+
+    with open_database(settings.load(), reading=True).connect() as connection:
+        well = print_status(console, connection)
+    sys.exit(0 if well else 1)
+
+
+@cli.command()
+def prove() -> None:
+    """Prove everything that is kept, as every night: the laws of every landing hour and day of usage.
+
+    It takes no lock. Exit code 1 if a law fails anywhere.
+    """
+    from metering_pipeline.execution import dagster_instance, run_job
+    from metering_pipeline.postgres import open_database
+    from metering_pipeline.status import print_laws
+
+    with dagster_instance() as instance, step(console, "Everything that is kept, proved"):
+        run_job(instance, "nightly")
+    with open_database(settings.load(), reading=True).connect() as connection:
+        well = print_laws(console, connection)
+    sys.exit(0 if well else 1)
+
+
+@cli.command()
+@click.option("--port", type=int, default=3000, show_default=True)
+def ui(port: int) -> None:
+    """Dagster's webserver and daemon on this home."""
+    from metering_pipeline.ui import serve
+
+    serve(console, port)
+
+
+@cli.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command()
+def url() -> None:
+    """Print the database's URL, with its password."""
+    from metering_pipeline.postgres import open_database
+
+    click.echo(open_database(settings.load(), reading=True).url)
+
+
+@db.command()
+def start() -> None:
+    """Start the database (the embedded one) and bring its schema up to date."""
+    from metering_pipeline.postgres import open_database
+
+    open_database(settings.load())
+    console.print("The database runs and its schema is up to date.")
+
+
+@db.command()
+def stop() -> None:
+    """Stop the embedded database."""
+    from metering_pipeline.postgres import embedded_server
+
+    configured = settings.load()
+    if configured.database_url is not None:
+        raise click.UsageError("METERING_DATABASE_URL names a database that is not ours to stop.")
+    embedded_server(configured).stop()
+    console.print("The database is stopped.")

@@ -1,0 +1,84 @@
+"""What options and arguments may look like."""
+
+import re
+from datetime import UTC, date, datetime
+from decimal import Decimal
+
+import click
+
+from metering_pipeline.settings import parse_hour
+
+
+class Hour(click.ParamType[datetime]):
+    """An hour in UTC, written 2026-01-31T13."""
+
+    name = "hour"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return parse_hour(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+class Day(click.ParamType[date]):
+    """A UTC day, written 2026-01-31."""
+
+    name = "date"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> date:
+        if isinstance(value, date):
+            return value
+        try:
+            return date.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r}: write a date as 2026-01-31", param, ctx)
+
+
+class Amount(click.ParamType[Decimal]):
+    """An amount of money, written 100.00."""
+
+    name = "amount"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Decimal:
+        text = str(value)
+        if not re.fullmatch(r"-?[0-9]{1,20}([.][0-9]{1,18})?", text):
+            self.fail(f"{text!r}: write an amount with a point, as 100.00", param, ctx)
+        return Decimal(text)
+
+
+class Month(click.ParamType[datetime]):
+    """A calendar month in UTC, written 2026-01."""
+
+    name = "month"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return datetime.strptime(str(value), "%Y-%m").replace(tzinfo=UTC)
+        except ValueError:
+            self.fail(f"{value!r}: write a month as 2026-01", param, ctx)
+
+
+class Quantity(click.ParamType[Decimal]):
+    """A quantity: a plain decimal number, at most 20 digits before and 18 after the point."""
+
+    name = "quantity"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Decimal:
+        if not re.fullmatch(r"[0-9]{1,20}([.][0-9]{1,18})?", str(value), re.ASCII):
+            self.fail(f"{value!r}: write a decimal number as 1250000 or 0.5", param, ctx)
+        return Decimal(str(value))
