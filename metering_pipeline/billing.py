@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import TypedDict
 
 import psycopg
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -176,16 +177,19 @@ def _print_documents(
     console: Console, documents: Sequence[tuple[issuing.IssuedInvoice, str | None]], title: str
 ) -> None:
     """Each with net, coupons, tax, credits and what is due; a further document with what it is about."""
-    table = Table(title=f"{title}: {len(documents)}", title_justify="left")
-    for heading in ("number", "tenant", "subscription", "kind"):
-        table.add_column(heading)
+    table = Table(
+        title=f"{title}: {len(documents)}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.add_column("number", no_wrap=True)
+    for heading in ("tenant, subscription", "kind"):
+        table.add_column(heading, overflow="fold")
     for heading in ("net", "coupons", "tax", "credits", "due"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=heading == "due")
     for each, refers_to in documents:
         kind = each.document_kind.replace("_", " ") + (f" of {refers_to}" if refers_to else "")
         amounts = (each.total, each.coupon_amount, each.tax_amount, each.credit_amount)
         table.add_row(
-            *map(escape, (each.number, each.tenant_id, each.subscription_id, kind)),
+            *map(escape, (each.number, f"{each.tenant_id} {each.subscription_id}", kind)),
             *(f"{amount:,f}" for amount in amounts),
             f"{each.amount_due:,f} {each.currency}",
         )
