@@ -70,13 +70,15 @@ class Company:
             description=metric,
         )
 
-    def add_plan(self, plan: str, currency: str = "USD", minimum: str = "0") -> Row:
+    def add_plan(
+        self, plan: str, currency: str = "USD", minimum: str = "0", interval: str = "month"
+    ) -> Row:
         return self.add(
             "plans",
             plan_id=plan,
             name=plan,
             currency=currency,
-            billing_interval="month",
+            billing_interval=interval,
             minimum_document_amount=minimum,
         )
 
@@ -133,6 +135,7 @@ class Company:
         *,
         start: str = "2026-01-01T00:00:00Z",
         end: str | None = None,
+        trial_ends: str | None = None,
         zone: str = "UTC",
         anchor: str = "2026-01-01",
         anchor_time: str = "00:00",
@@ -152,6 +155,7 @@ class Company:
             anchor_date=anchor,
             anchor_time=anchor_time,
             started_at=start,
+            trial_ends_at=trial_ends,
             ended_at=end,
             recorded_at=f"2025-12-{version:02d}T00:00:00Z",
             recorded_by="test",

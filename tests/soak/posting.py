@@ -17,13 +17,14 @@ from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database
 from metering_pipeline.settings import HOUR
 from metering_pipeline.transform import dbt
+from metering_pipeline.transform.posting import RATING
 
 LEDGER = "usage_events"
 ROLLUPS = ("usage_contributions", "usage_hourly")
 DAILY = "usage_daily"
 SUSPECTS = "suspects"
 CATALOG = "catalog_versions"
-MODELS = (LEDGER, *ROLLUPS, DAILY, SUSPECTS, CATALOG)
+MODELS = (LEDGER, *ROLLUPS, DAILY, SUSPECTS, CATALOG, *RATING)
 
 SELECTED = {LEDGER: "metering.ledger.usage_events"}
 """Models whose name alone would also select a source."""
@@ -49,10 +50,11 @@ class RecordedModels:
             one_hour: _record(database, MODELS, sample) for one_hour, sample in _SAMPLES.items()
         }
 
-    def another(self) -> "RecordedModels":
-        """The same on a connection of its own, for another thread."""
+    def another(self, database: Database | None = None) -> "RecordedModels":
+        """The same on a connection of its own: for another thread, or a database of the same name."""
         other = copy(self)
-        other._connection = self._database.connect(autocommit=True)
+        other._database = database or self._database
+        other._connection = other._database.connect(autocommit=True)
         return other
 
     def close(self) -> None:
