@@ -61,8 +61,8 @@ def test_a_late_event_before_closing_is_on_the_invoice(life: CompanyLife) -> Non
     life.sells.subscribe("acme", "basic")
     life.use("acme", "2026-01-12T10:30Z", 3500)
 
-    life.live_until("2026-02-03T09:00Z")
-    life.use("acme", "2026-01-31T23:59:59Z", 1000)  # told three days late, within the grace period
+    assert life.issue("2026-02-03") == []
+    life.use("acme", "2026-01-31T23:59:59Z", 1000)  # told on 4 February, before its end
     [january] = life.issue("2026-02-04")
 
     assert january.total == Decimal("0.0018") * 3500 + Decimal("0.0018") * 1000
@@ -442,23 +442,27 @@ def test_a_typo_in_a_tier_mended_after_a_year_waits_for_a_correction(life: Compa
     as_printed = Decimal("0.05") * 100 + Decimal("0.20") * 900
     assert [each.total for each in year] == [as_printed] * 3
 
+    # In force from the day on which the typo was, but what was issued keeps what was printed.
     mended = [(100, "0.05", 0), (None, "0.02", 0)]
     life.sells.add_charge("basic-units", "basic", mended, "units", model="graduated", version=2,
-                          since="2027-01-05")  # fmt: skip
-    life.use(
-        "acme", "2026-03-20T10:30Z", 10
-    )  # late usage of an issued period: at its printed price
-    january, *_ = life.issue("2027-02-04")
-    assert january.line("basic-units", "adjustment").amount == Decimal("0.20") * 10
+                          since="2026-01-01")  # fmt: skip
+    life.use("acme", "2026-03-20T10:30Z", 10)
+    life.use("acme", "2027-01-12T10:30Z", 1000)
+    [january] = life.issue("2027-02-04")
+    assert january.amounts == [
+        ("basic-units", "2027-01-01", Decimal("0.05") * 100 + Decimal("0.02") * 900),
+        ("basic-units", "2026-03-01", Decimal("0.20") * 10),
+    ]
 
     life.sells.add("corrections", correction_id="c-1", subscription_id="sub-acme",
                    charge_id="basic-units", period_start="2026-02-01T00:00Z", version=2,
                    recorded_by="ana", reason="0.20 was a typo for 0.02",
                    recorded_at="2027-02-10T00:00Z")  # fmt: skip
     [february] = life.issue("2027-03-04")
-    [adjustment] = [line for line in february.lines if line.kind == "adjustment"]
+    adjustment = february.line("basic-units", "adjustment")
     assert (adjustment.start, adjustment.end) == ("2026-02-01T00:00", "2026-03-01T00:00")
     assert adjustment.amount == Decimal("0.02") * 900 - Decimal("0.20") * 900
+    assert february.total == adjustment.amount
 
 
 def test_a_junk_tenant_holds_nobody_else(life: CompanyLife) -> None:
