@@ -63,14 +63,15 @@ class Invoice:
     refers_to: str | None
     lines: tuple[Line, ...]
 
-    def line(self, charge: str, kind: str = "regular", component: str | None = None) -> Line:
+    def line(self, charge: str, kind: str = "regular") -> Line:
         """The one line of a charge and kind."""
-        (line,) = (
-            each
-            for each in self.lines
-            if (each.charge, each.kind) == (charge, kind) and component in (None, each.component)
-        )
+        (line,) = (each for each in self.lines if (each.charge, each.kind) == (charge, kind))
         return line
+
+    def parts(self, kind: str, first_day: str) -> dict[str, Decimal]:
+        """By component what the lines of a kind and a period come to."""
+        lines = [line for line in self.lines if (line.kind, line.start[:10]) == (kind, first_day)]
+        return {line.component: line.amount for line in lines}
 
     @property
     def amounts(self) -> list[tuple[str, str, Decimal]]:

@@ -147,6 +147,42 @@ def test_a_late_event_that_reaches_a_cheaper_volume_gives_money_back(life: Compa
     assert february.total == Decimal("0.010") * 500 + repriced
 
 
+def test_late_events_between_minimum_and_maximum(life: CompanyLife) -> None:
+    """10 % off, at least 20.00 and at most 30.00 for the units, 25.00 in all: each part is adjusted."""
+    life.sell_units("basic", "0.10", discount_percent=10, minimum_amount=20, maximum_amount=30)
+    life.sells.add_commitment("basic-commitment", "basic", "25.00")
+    life.sells.subscribe("acme", "basic")
+    life.use("acme", "2026-01-05T10:00Z", 100)
+    [january] = life.issue("2026-02-04")
+    assert january.parts("regular", "2026-01-01") == {
+        "usage": Decimal("0.10") * 100,
+        "discount": -Decimal("10.00") * 10 / 100,
+        "minimum": Decimal("20.00") - Decimal("9.00"),
+        "commitment": Decimal("25.00") - Decimal("20.00"),
+    }
+
+    life.use("acme", "2026-01-06T10:00Z", 50)
+    [february] = life.issue("2026-03-04")
+    assert february.parts("adjustment", "2026-01-01") == {
+        "usage": Decimal("0.10") * 50,
+        "discount": -Decimal("5.00") * 10 / 100,
+        "minimum": -(Decimal("5.00") - Decimal("0.50")),
+    }
+    assert february.total == Decimal("25.00")  # what is agreed for February, without usage
+
+    life.use("acme", "2026-01-07T10:00Z", 1000)
+    [march] = life.issue("2026-04-04")
+    above = Decimal("115.00") - Decimal("11.50") - Decimal("30.00")
+    assert march.parts("adjustment", "2026-01-01") == {
+        "usage": Decimal("0.10") * 1000,
+        "discount": -Decimal("100.00") * 10 / 100,
+        "maximum": -above,
+        "minimum": -Decimal("6.50"),
+        "commitment": -Decimal("5.00"),
+    }
+    assert march.total == Decimal("25.00") + (Decimal("30.00") - Decimal("25.00"))
+
+
 def test_a_new_price_waits_for_the_next_period(life: CompanyLife) -> None:
     life.sell_units("basic", "0.02")
     life.sells.subscribe("acme", "basic")

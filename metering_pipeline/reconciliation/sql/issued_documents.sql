@@ -193,6 +193,8 @@ lines as (
         count(*) filter (
             where
                 documents.refers_to is null
+                -- these say the usage of the line that they are beside, and pin none of their own
+                and lines.component not in ('discount', 'maximum', 'minimum')
                 and (
                     lines.event_count <> coalesce(usage_sums.event_count, 0)
                     or lines.event_digest <> coalesce(usage_sums.event_digest, 0)
