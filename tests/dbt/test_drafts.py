@@ -235,3 +235,28 @@ def test_small_sums_are_carried_forward(company: Company, rate: Rate) -> None:
         # No billing comes after the end: it goes as it is.
         "sub-over/USD/2026-02-04T00:00Z": Decimal(3),
     }
+
+
+def test_what_changes_a_line_stands_below_it(company: Company, rate: Rate) -> None:
+    company.land_until("2026-03-02T00:00:00Z")
+    company.add_plan("plan")
+    for charge in ("b", "a"):
+        company.add_metric(charge, "count")
+        company.add_charge(
+            charge, "plan", [(None, 1, 0)], charge, discount_percent=10, maximum_amount=80
+        )
+    company.add_charge("c", "plan", [(None, 1, 0)], minimum_amount=5)
+    company.add_fee("d", "plan", "9.00", "arrears", discount_percent=50)
+    company.subscribe("acme", "plan", end="2026-03-01T00:00:00Z")
+    for month in ("01", "02"):
+        for metric, count in (("a", 100), ("b", 90), ("requests", 3)):
+            company.use("acme", f"2026-{month}-10T00:00:00Z", metric=metric, count=count)
+    rate()
+    expected = [
+        *[("a", "usage"), ("a", "discount"), ("a", "maximum"), ("b", "usage"), ("b", "discount")],
+        *[("b", "maximum"), ("c", "usage"), ("c", "minimum"), ("d", "flat"), ("d", "discount")],
+    ]
+    assert [
+        (line["slice_start"].month, line["charge_id"], line["component"])
+        for line in company.draft_lines()
+    ] == [(month, *each) for month in (1, 2) for each in expected]

@@ -267,7 +267,7 @@ left join waiting
 
 analyze documents;
 
--- 5. Replace the drafts.
+-- 5. Replace the drafts. What lowers or raises a line stands below it.
 create temporary table drafted on commit drop as
 select
     format(
@@ -322,7 +322,11 @@ select
     draft_id,
     row_number() over (
         partition by draft_id
-        order by kind desc, slice_start asc, component asc, charge_id asc
+        order by
+            kind desc,
+            slice_start asc,
+            charge_id asc,
+            array_position(array['usage', 'flat', 'commitment', 'discount', 'maximum', 'minimum'], component) asc
     ) as line_number,
     subscription_id,
     tenant_id,
