@@ -55,14 +55,14 @@ def compose(
     stock = _Stock(connection, billing_date, {draft["tenant_id"] for draft in drafts}, now)
     documents = []
     for draft in drafts:
-        draft_id, minor_digits = draft["draft_id"], draft.pop("minor_digits")
+        draft_id = draft["draft_id"]
         for line in lines[draft_id]:
             line["tiers"] = tiers[draft_id, line["line_number"]]
         amounts = reckon(
             [_line(each, taxes[draft_id, each["line_number"]]) for each in lines[draft_id]],
             stock.coupons(draft),
             stock.credits[draft["tenant_id"], draft["currency"]],
-            minor_digits,
+            draft["minor_digits"],
         )
         columns = draft | {
             "document_kind": "credit_note" if draft["total"] < 0 else "invoice",

@@ -58,7 +58,8 @@ create table invoices.invoice_series (
 );
 
 -- Documents, never changed. total is net, the sum of the lines. A void or a write-off is a further document:
--- it names the one that it is about, who decided it and why, and has its lines and amounts negated.
+-- it names the one that it is about, who decided it and why, and has its lines and amounts negated. Names, zone
+-- and minor digits are those that the catalog had for it when it was issued.
 create table invoices.issued_invoices (
     invoice_number text primary key,
     series text not null,
@@ -84,6 +85,11 @@ create table invoices.issued_invoices (
     refers_to text unique references invoices.issued_invoices,
     decided_by text,
     reason text,
+    tenant_name text not null,
+    legal_entity_name text not null,
+    plan_name text not null,
+    time_zone text not null,
+    minor_digits integer not null,
     unique (series, series_number),
     check (amount_due = total - coupon_amount + tax_amount - credit_amount),
     check (
@@ -92,6 +98,7 @@ create table invoices.issued_invoices (
 );
 create index issued_invoices_by_date on invoices.issued_invoices (billing_date);
 
+-- charge_model and package_size are of the charge, aggregation and unit of the metric, as they were then.
 create table invoices.issued_invoice_lines (
     invoice_number text not null references invoices.issued_invoices,
     line_number integer not null,
@@ -113,6 +120,10 @@ create table invoices.issued_invoice_lines (
     currency text not null,
     kind text not null,
     description text not null,
+    charge_model text not null,
+    package_size numeric,
+    aggregation text,
+    unit text,
     primary key (invoice_number, line_number)
 );
 create index issued_invoice_lines_by_key

@@ -301,12 +301,13 @@ class Company:
                     invoice_number, series, series_number, document_kind, tenant_id, subscription_id,
                     legal_entity, currency, total, billing_date, bill_at, catalog_version, issued_at,
                     content, content_sha256, previous_sha256, coupon_amount, tax_amount,
-                    credit_amount, amount_due
+                    credit_amount, amount_due, tenant_name, legal_entity_name, plan_name, time_zone,
+                    minor_digits
                 )
                 select
                     %(draft)s || '#' || %(number)s, 'US', %(number)s, 'invoice', tenant_id,
                     subscription_id, legal_entity, currency, total, %(day)s::date, bill_at, 1,
-                    %(day)s, '', '', '', 0, 0, 0, total
+                    %(day)s, '', '', '', 0, 0, 0, total, tenant_id, legal_entity, '', 'UTC', 2
                 from invoices.draft_invoices
                 where draft_id = %(draft)s
                 """,
@@ -319,7 +320,7 @@ class Company:
                     draft_id || '#' || %(number)s, line_number, subscription_id, tenant_id,
                     charge_id, charge_version, subscription_version, component, metric,
                     slice_start, slice_end, quantity, event_count, event_digest, payload_digest,
-                    rated_amount, amount, currency, kind, description
+                    rated_amount, amount, currency, kind, description, 'graduated'
                 from invoices.draft_invoice_lines
                 where draft_id = %(draft)s
                 """,

@@ -25,6 +25,8 @@ class Archive:
         self.connection = connection
         self._issued = datetime(2026, 2, 6, tzinfo=UTC)
         self._heads: dict[str, tuple[int, str]] = {}
+        self._names: dict[str, dict[str, Any]] = {}
+        self._measures: dict[str | None, dict[str, str]] = {None: {}}
 
     def insert(self, table: str, **row: Any) -> None:
         schema, name = table.split(".")
@@ -41,6 +43,10 @@ class Archive:
     def sell(self, tenant: str, name: str, currency: str, digits: int, zone: str = "Europe/Berlin",
              entity: str = "eu", seller: str = "Northwind AI GmbH") -> None:  # fmt: skip
         """A customer with a plan and the subscription sub-<tenant>, whose versions are 1 and 2."""
+        self._names[tenant] = {
+            "tenant_name": name, "legal_entity_name": seller, "plan_name": "Growth", "time_zone": zone,
+            "minor_digits": digits,
+        }  # fmt: skip
         for table, row in {
             "catalog.currencies": {"currency": currency, "minor_digits": digits},
             "catalog.legal_entities": {"legal_entity": entity, "name": seller, "series": entity.upper()},
@@ -71,6 +77,7 @@ class Archive:
             )  # fmt: skip
 
     def measure(self, metric: str, aggregation: str, unit: str) -> None:
+        self._measures[metric] = {"aggregation": aggregation, "unit": unit}
         self.insert(
             "catalog.metrics", metric=metric, event_type="api.request", aggregation=aggregation,
             value_property=None if aggregation == "count" else metric, dimensions=[], unit=unit,
@@ -118,7 +125,7 @@ class Archive:
             subscription_id=f"sub-{tenant}", legal_entity=entity, currency=currency, **amounts,
             amount_due=due, billing_date=self._issued.date() - timedelta(days=1), bill_at=FEBRUARY,
             catalog_version=1, issued_at=self._issued, content="{}", content_sha256=sha256,
-            previous_sha256=last, **sums,
+            previous_sha256=last, **self._names[tenant], **sums,
         )  # fmt: skip
         for place, line in enumerate(lines, start=1):
             self._freeze(number, place, tenant, currency, dict(line))
@@ -129,12 +136,10 @@ class Archive:
     ) -> None:
         place_of = {"invoice_number": number, "line_number": place}
         below = {name: line.pop(name, []) for name in ("tiers", "usage", "taxes", "coupons")}
-        self.price(
-            line["description"],
-            line.get("charge_version", 1),
-            currency,
-            line.pop("model", None) or ("flat" if line.get("component") == "flat" else "per_unit"),
+        model = line.pop("model", None) or (
+            "flat" if line.get("component") == "flat" else "per_unit"
         )
+        self.price(line["description"], line.get("charge_version", 1), currency, model)
         self.insert("invoices.issued_invoice_lines", **place_of, **{
             "subscription_id": f"sub-{tenant}", "tenant_id": tenant, "charge_id": line["description"],
             "charge_version": 1, "subscription_version": 1, "component": "usage", "metric": "requests",
@@ -143,6 +148,8 @@ class Archive:
             "event_digest": sum((each[3] for each in below["usage"]), Decimal(0)),
             "payload_digest": sum((each[3] for each in below["usage"]), Decimal(0)),
             "rated_amount": Decimal(line["amount"]), "currency": currency, "kind": "regular",
+            "charge_model": model, "package_size": Decimal(500) if model == "package" else None,
+            **self._measures[line.get("metric", "requests")],
         } | line)  # fmt: skip
         for tier, (quantity, unit_amount, flat_amount, amount, *more) in enumerate(
             below["tiers"], 1

@@ -507,6 +507,9 @@ TAMPERING: dict[str, str] = {
     "a credit": "update invoices.credit_entries set amount = amount - 1 where kind = 'applied'",
     "a credit removed": "delete from invoices.credit_entries where kind = 'applied'",
     "a grant made smaller": "update invoices.credit_entries set amount = 1 where kind = 'grant'",
+    "a name": "update invoices.issued_invoices set tenant_name = 'Renamed' where tenant_id = 'acme'",
+    "a unit": "update invoices.issued_invoice_lines set unit = 'bytes' where invoice_number = 'US-000003'"
+    " and line_number = 2",
     "the sums": "update invoices.issued_invoices set tax_amount = 0, amount_due = amount_due - tax_amount"
     " where tenant_id = 'acme'",
 }
@@ -573,7 +576,7 @@ def test_the_database_refuses_a_second_reversal(whole_world: World) -> None:
             select 'US-000006', series, 6, document_kind, tenant_id, subscription_id, legal_entity, currency,
                 total, billing_date, bill_at, catalog_version, issued_at, content, content_sha256,
                 previous_sha256, draft_id, coupon_amount, tax_amount, credit_amount, amount_due, refers_to,
-                decided_by, reason
+                decided_by, reason, tenant_name, legal_entity_name, plan_name, time_zone, minor_digits
             from invoices.issued_invoices where refers_to is not null
             """
         )

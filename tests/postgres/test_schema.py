@@ -203,19 +203,20 @@ def issued(database: Database) -> Database:
             insert into invoices.issued_invoices (
                 invoice_number, series, series_number, document_kind, draft_id, tenant_id,
                 subscription_id, legal_entity, currency, total, billing_date, bill_at, catalog_version, issued_at,
-                content, content_sha256, previous_sha256, coupon_amount, tax_amount, credit_amount, amount_due
+                content, content_sha256, previous_sha256, coupon_amount, tax_amount, credit_amount, amount_due,
+                tenant_name, legal_entity_name, plan_name, time_zone, minor_digits
             ) values (
                 'A-1', 'A', 1, 'invoice', 's1/2026-02-04', 'acme', 's1', 'house', 'USD', 1, '2026-02-04',
-                '2026-02-04', 1, now(), '{}', '', '', 0, 0, 0, 1
+                '2026-02-04', 1, now(), '{}', '', '', 0, 0, 0, 1, 'Acme', 'House', 'Growth', 'UTC', 2
             )""")
         connection.execute("""
             insert into invoices.issued_invoice_lines (
                 invoice_number, line_number, subscription_id, tenant_id, charge_id, charge_version,
                 subscription_version, component, slice_start, slice_end, quantity, event_count,
-                event_digest, payload_digest, rated_amount, amount, currency, kind, description
+                event_digest, payload_digest, rated_amount, amount, currency, kind, description, charge_model
             ) values (
                 'A-1', 1, 's1', 'acme', 'c1', 1, 1, 'usage', '2026-01-01', '2026-02-01', 1, 1,
-                0, 0, 1, 1, 'USD', 'regular', 'requests'
+                0, 0, 1, 1, 'USD', 'regular', 'requests', 'per_unit'
             )""")
         connection.execute(
             "insert into invoices.issued_usage values ('A-1', 1, '2026-01-01', 1, 1, 0, 0)"

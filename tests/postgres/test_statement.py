@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from pypdf import PdfReader
 
+from metering_pipeline.invoices.issuing import issue, reverse
 from metering_pipeline.invoices.statement.files import UnwritableError, write_statement
 from metering_pipeline.invoices.statement.html import html
 from metering_pipeline.invoices.statement.page import Page, compose
@@ -133,7 +134,7 @@ def test_the_pages_figures_are_the_frozen_rows(documents: Documents, name: str) 
     ((total, coupon, tax, credit, due, currency, digits),) = documents.rows(
         """
         select total, coupon_amount, tax_amount, credit_amount, amount_due, currency, minor_digits
-        from invoices.issued_invoices inner join catalog.currencies using (currency)
+        from invoices.issued_invoices
         where invoice_number = %s
         """,
         name,
@@ -221,6 +222,7 @@ def test_an_adjustment_says_why(documents: Documents) -> None:
 
 def test_other_documents_name_theirs(documents: Documents) -> None:
     first, many = documents.numbers["one line"], documents.numbers["many lines"]
+    void, write_off = documents.numbers["void"], documents.numbers["write-off"]
     assert documents.page("void").about == [
         f"This document takes back {first} as a whole. Reason: The customer's address was another one."
     ]
@@ -228,14 +230,29 @@ def test_other_documents_name_theirs(documents: Documents) -> None:
         f"What {many} asks for is no longer claimed. Reason: Insolvency."
     ]
     assert documents.page("credit note").about == ["The amount is in your favor."]
-    assert documents.page("one line").about == []
+    assert documents.page("yen").about == []
+    assert documents.page("one line").about == [
+        f"{void} has since taken back this document as a whole."
+    ]
+    assert documents.page("many lines").about == [
+        f"{write_off} has since written off what this document asks for."
+    ]
+    assert documents.page("one line").about[0] in parsed(html(documents.page("one line"))).texts
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name != "yen"])
 def test_the_pdf_says_the_same(documents: Documents, name: str) -> None:
     page = documents.page(name)
     text = words(pdf(page))
-    said = [page.number, page.heading, page.customer, page.seller, page.amount_due, page.sha256]
+    said = [
+        *page.about,
+        page.number,
+        page.heading,
+        page.customer,
+        page.seller,
+        page.amount_due,
+        page.sha256,
+    ]
     for group in page.groups:
         said.append(group.title)
         for line in group.lines:
@@ -292,8 +309,10 @@ def test_a_letter_without_a_font_is_said(documents: Documents, tmp_path: Path) -
     """One for private use that no font has; as Japanese is where no font for it is installed."""
     name = "\U000f1234"
     with documents.connection.transaction(force_rollback=True):
+        documents.connection.execute("set local session_replication_role = replica")
         documents.connection.execute(
-            "update catalog.tenants set name = %s where tenant_id = 'sakura'", [name]
+            "update invoices.issued_invoices set tenant_name = %s where tenant_id = 'sakura'",
+            [name],
         )
         paths = tmp_path / "a.html", tmp_path / "a.pdf"
         with pytest.raises(NoFontError, match=r"JP-000001 needs letters .*: \\u{f1234}. Install"):
@@ -310,6 +329,18 @@ def test_the_same_document_gives_the_same_bytes(documents: Documents) -> None:
         (html(page), pdf(page)) for page in map(documents.page, KINDS) if page.currency != "JPY"
     ]
     assert first == again
+
+
+def test_a_statement_needs_no_catalog(documents: Documents) -> None:
+    """Only the reason of a correction is read from there."""
+    names = [name for name in KINDS if name != "credit note"]
+    before = [html(documents.page(name)) for name in names]
+    with documents.connection.transaction(force_rollback=True):
+        documents.connection.execute(
+            "truncate catalog.currencies, catalog.legal_entities, catalog.metrics, catalog.charges cascade"
+        )
+        assert documents.connection.execute("select from catalog.tenants").fetchall() == []
+        assert [html(documents.page(name)) for name in names] == before
 
 
 def test_files_are_whole_or_not_there(documents: Documents, tmp_path: Path) -> None:
@@ -337,8 +368,6 @@ def test_unknown_numbers_and_dates(documents: Documents) -> None:
 
 
 def test_documents_that_were_really_issued(whole_world: World) -> None:
-    from metering_pipeline.invoices.issuing import issue
-
     report = issue(whole_world.database, JANUARY, after(JANUARY))
     assert len(report.issued) == 5
     for each in report.issued:
@@ -353,3 +382,41 @@ def test_documents_that_were_really_issued(whole_world: World) -> None:
         ("basic-tokens", "400 tokens", "1 Jan to 31 Jan 2026"),
     ]
     assert [each.label for each in lines[0].details] == ["Tier 1", "Tier 2"]
+
+
+RENAMED = (
+    "update catalog.tenants set name = 'Renamed'",
+    "update catalog.legal_entities set name = 'Renamed'",
+    "update catalog.plans set name = 'Renamed'",
+    "update catalog.metrics set unit = 'renamed', aggregation = 'max'",
+    "update catalog.subscriptions set time_zone = 'Asia/Kathmandu'",
+    "update catalog.charges set charge_model = 'package', package_size = 7",
+    "update catalog.currencies set minor_digits = 5",
+)
+
+
+def test_an_issued_document_says_for_ever_what_it_said(whole_world: World) -> None:
+    """Its void, issued after all was renamed, has its names too."""
+    report = issue(whole_world.database, JANUARY, after(JANUARY))
+    names = {name: each.tenant_id for each in report.issued for name in [each.number]}
+    connection = whole_world.connection
+
+    def forms(number: str) -> tuple[bytes, bytes]:
+        page = compose(read(connection, number))
+        return html(page), pdf(page)
+
+    before = {number: forms(number) for number in names}
+    for change in RENAMED:
+        whole_world.execute(change)
+    assert {number: forms(number) for number in names} == before
+    (acme,) = (number for number, tenant in names.items() if tenant == "acme")
+    void = reverse(whole_world.database, acme, "void", "ana", "wrong address", after(JANUARY))
+    said, taken_back = (compose(read(connection, number)) for number in (void.number, acme))
+    assert (said.customer, said.seller) == ("acme", "Example, Inc.")
+    assert [fact for fact in said.facts if fact[0] in ("Plan", "Time zone", "Service period")] == [
+        ("Service period", "1 Jan to 31 Jan 2026"), ("Plan", "basic"), ("Time zone", "UTC"),
+    ]  # fmt: skip
+    assert [line.quantity for line in said.groups[0].lines] == ["4 units", "400 tokens"]
+    assert said.amount_due == "\N{MINUS SIGN}19.82 USD"
+    assert taken_back.about == [f"{void.number} has since taken back this document as a whole."]
+    assert html(taken_back).count(void.number.encode()) == 1

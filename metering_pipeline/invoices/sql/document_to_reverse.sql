@@ -16,6 +16,11 @@ select
     documents.credit_amount,
     documents.amount_due,
     documents.refers_to,
+    documents.tenant_name,
+    documents.legal_entity_name,
+    documents.plan_name,
+    documents.time_zone,
+    documents.minor_digits,
     reversals.invoice_number as reversed_by,
     reversals.document_kind as reversed_as
 from invoices.issued_invoices as documents

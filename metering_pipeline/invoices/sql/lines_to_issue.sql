@@ -1,4 +1,5 @@
--- The lines of the drafts that go, each with the hash of the usage by day that it pins.
+-- The lines of the drafts that go, each with the hash of the usage by day that it pins, and with how the catalog
+-- says now that it is measured and priced.
 with usage_hashes as (
     select
         lines.draft_id,
@@ -43,8 +44,15 @@ select
     lines.currency,
     lines.kind,
     lines.description,
+    charges.charge_model,
+    charges.package_size,
+    metrics.aggregation,
+    metrics.unit,
     usage_hashes.usage_sha256
 from invoices.draft_invoice_lines as lines
+left join catalog.charges
+    on lines.charge_id = charges.charge_id and lines.charge_version = charges.version
+left join catalog.metrics on lines.metric = metrics.metric
 left join usage_hashes using (draft_id, line_number)
 where lines.draft_id = any(%(draft_ids)s::text[])
 order by lines.draft_id, lines.line_number

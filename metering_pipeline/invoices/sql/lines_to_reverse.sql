@@ -19,6 +19,10 @@ select
     currency,
     kind,
     description,
+    charge_model,
+    package_size,
+    aggregation,
+    unit,
     null as usage_sha256
 from invoices.issued_invoice_lines
 where invoice_number = %(invoice_number)s

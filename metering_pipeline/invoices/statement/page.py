@@ -108,6 +108,10 @@ def compose(document: Document) -> Page:
 
 
 def _about(head: Any) -> Iterator[str]:
+    if head.reversed_as == "void":
+        yield f"{head.reversed_by} has since taken back this document as a whole."
+    elif head.reversed_as == "write_off":
+        yield f"{head.reversed_by} has since written off what this document asks for."
     if head.document_kind == "void":
         yield f"This document takes back {head.refers_to} as a whole. Reason: {head.reason}"
     elif head.document_kind == "write_off":
@@ -128,8 +132,7 @@ def _facts(document: Document, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
     yield "Billing date", day(head.billing_date)
     yield "Service period", period(start, end, zone)
     yield "Subscription", head.subscription_id
-    if head.plan_name is not None:
-        yield "Plan", head.plan_name
+    yield "Plan", head.plan_name
     yield "Time zone", head.time_zone
 
 

@@ -149,14 +149,13 @@ wrong_taxes as (
     select distinct taxes.invoice_number
     from invoices.issued_invoice_taxes as taxes
     inner join documents on taxes.invoice_number = documents.invoice_number
-    inner join catalog.currencies on documents.currency = currencies.currency
     inner join taxables
         on taxes.invoice_number = taxables.invoice_number and taxes.line_number = taxables.line_number
     where
         documents.document_kind <> 'write_off'
         and (
             taxes.taxable_amount <> taxables.amount
-            or taxes.tax_amount <> round(taxes.taxable_amount * taxes.rate * 0.01, currencies.minor_digits)
+            or taxes.tax_amount <> round(taxes.taxable_amount * taxes.rate * 0.01, documents.minor_digits)
         )
 ),
 
@@ -225,6 +224,10 @@ lines as (
                 'currency', lines.currency,
                 'kind', lines.kind,
                 'description', lines.description,
+                'charge_model', lines.charge_model,
+                'package_size', lines.package_size::text,
+                'aggregation', lines.aggregation,
+                'unit', lines.unit,
                 'usage_sha256', usage_sums.usage_sha256,
                 'tiers', coalesce(tiers.content, '[]'),
                 'taxes', coalesce(taxes.content, '[]'),
@@ -281,6 +284,11 @@ select
                     'refers_to', documents.refers_to,
                     'decided_by', documents.decided_by,
                     'reason', documents.reason,
+                    'tenant_name', documents.tenant_name,
+                    'legal_entity_name', documents.legal_entity_name,
+                    'plan_name', documents.plan_name,
+                    'time_zone', documents.time_zone,
+                    'minor_digits', documents.minor_digits,
                     'lines', coalesce(lines.content, '[]'),
                     'credits', coalesce(credits.content, '{}')
                 ) then 'content differs from the columns, the lines or their usage'
