@@ -265,3 +265,30 @@ select
         else trim_scale({{ amount }})
     end
 {%- endmacro %}
+
+{#
+  What lowers rounded amounts, as joins to a relation with amount, discount_percent, discount_amount, maximum_amount
+  and minor_digits: a percentage of it, rounded; then a fixed amount, never more than is left; then what lies above
+  the maximum. Gives first_discount.percentage, second_discount.fixed (not rounded), discounted.amount, above.excess.
+#}
+{% macro reduced_amounts(relation) -%}
+{%- set digits = relation ~ '.minor_digits' -%}
+cross join lateral (
+    select {{ round_money(
+        'greatest(' ~ relation ~ '.amount, 0) * least(' ~ relation ~ '.discount_percent, 100) * 0.01', digits
+    ) }} as percentage
+) as first_discount
+cross join lateral (
+    select least({{ relation }}.discount_amount, greatest({{ relation }}.amount, 0) - first_discount.percentage) as fixed
+) as second_discount
+cross join lateral (
+    select
+        {{ relation }}.amount - first_discount.percentage
+        - {{ round_money('second_discount.fixed', digits) }} as amount
+) as discounted
+cross join lateral (
+    select {{ round_money(
+        'greatest(discounted.amount - ' ~ relation ~ '.maximum_amount, 0)', digits
+    ) }} as excess
+) as above
+{%- endmacro %}

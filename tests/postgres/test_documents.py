@@ -608,11 +608,14 @@ def test_what_is_rated_and_not_billed_at_a_month_s_end(whole_world: World) -> No
         "nothing has landed since: all of it is until then"
     )
     cut = accrued(whole_world, "2026-02-02")
-    assert cut["basic-requests", "02"] == "None", "cut, and hours have landed since"
+    assert cut["basic-requests", "02"] == "3.00", "cut: what the first tier costs without usage"
     assert whole_world.rows(
-        "select charge_id, event_count_until, value_sum_until, is_cut"
+        "select charge_id, event_count_until, value_sum_until, accrued_amount, is_cut"
         " from invoices.accrued_usage('2026-01-13') where tenant_id = 'birch' order by 1"
-    ) == [("basic-requests", 4, 4, True), ("basic-tokens", 4, D("307.5"), True)]
+    ) == [
+        ("basic-requests", 4, 4, D("6.50"), True),
+        ("basic-tokens", 4, D("307.5"), D("10.24"), True),
+    ]
     whole_world.execute("update catalog.tenants set billable = false where tenant_id = 'acme'")
     assert accrued(whole_world, "2026-02-01") == {}
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="before must be a date"):

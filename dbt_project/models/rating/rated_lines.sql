@@ -408,22 +408,7 @@ select
     parts.rate_percent,
     parts.amount
 from rated
-cross join lateral (
-    select {{ round_money(
-        'greatest(rated.amount, 0) * least(rated.discount_percent, 100) * 0.01', 'rated.minor_digits'
-    ) }} as percentage
-) as first_discount
-cross join lateral (
-    select least(rated.discount_amount, greatest(rated.amount, 0) - first_discount.percentage) as fixed
-) as second_discount
-cross join lateral (
-    select
-        rated.amount - first_discount.percentage
-        - {{ round_money('second_discount.fixed', 'rated.minor_digits') }} as amount
-) as discounted
-cross join lateral (
-    select {{ round_money('greatest(discounted.amount - rated.maximum_amount, 0)', 'rated.minor_digits') }} as excess
-) as above
+{{ reduced_amounts('rated') }}
 cross join lateral (
     select
         discounted.amount - above.excess as amount,
