@@ -23,8 +23,8 @@
             'columns': {
                 'metric': 'text', 'event_type': 'text',
                 'aggregation': 'count|sum|min|max|latest|unique_count|weighted_sum|percentile',
-                'value_property': 'text?', 'percentile': 'number?', 'dimensions': 'names', 'unit': 'text', 'filter': 'object',
-                'description': 'text',
+                'value_property': 'text?', 'percentile': 'number?', 'recurring': 'boolean=false', 'dimensions': 'names',
+                'unit': 'text', 'filter': 'object', 'description': 'text',
             },
         },
         'plans': {

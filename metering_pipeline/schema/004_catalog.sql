@@ -32,11 +32,13 @@ create table catalog.metrics (
     ),
     value_property text,
     percentile numeric check (percentile > 0 and percentile <= 100),
+    recurring boolean not null default false,
     dimensions text[] not null,
     unit text not null,
     filter jsonb not null,
     description text not null,
-    check ((aggregation = 'percentile') = (percentile is not null))
+    check ((aggregation = 'percentile') = (percentile is not null)),
+    check (not recurring or aggregation in ('sum', 'unique_count', 'weighted_sum'))
 );
 
 create table catalog.plans (

@@ -132,6 +132,44 @@ create table rating.period_usage_daily (
 );
 create index period_usage_daily_by_tenant on rating.period_usage_daily (tenant_id, metric, day);
 
+-- What a slice of a recurring metric carries from before it: the usage from the subscription's start on, as one
+-- row of the UTC day before the slice.
+create table rating.carried_usage (
+    subscription_id text not null,
+    charge_id text not null,
+    slice_start timestamptz not null,
+    day date not null,
+    event_count bigint not null,
+    value_sum numeric not null,
+    event_digest numeric not null,
+    payload_digest numeric not null,
+    primary key (subscription_id, charge_id, slice_start)
+);
+
+-- All that a line counts, by UTC day: the usage of its slice, and what it carries.
+create view rating.line_usage with (security_invoker = true) as
+select
+    subscription_id,
+    charge_id,
+    slice_start,
+    day,
+    event_count,
+    value_sum,
+    event_digest,
+    payload_digest
+from rating.period_usage_daily
+union all
+select
+    subscription_id,
+    charge_id,
+    slice_start,
+    day,
+    event_count,
+    value_sum,
+    event_digest,
+    payload_digest
+from rating.carried_usage;
+
 -- Usage that belongs to no charge. Reasons that hold: no_price, unreadable_value.
 create table rating.unrated_usage (
     tenant_id text collate "C" not null,

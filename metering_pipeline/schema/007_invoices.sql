@@ -129,7 +129,7 @@ create table invoices.issued_invoice_lines (
 create index issued_invoice_lines_by_key
 on invoices.issued_invoice_lines (subscription_id, charge_id, component, slice_start, currency);
 
--- What was known of each issued line's usage, by UTC day.
+-- What was known of each issued line's usage, by UTC day; what it carried is of the day before its slice.
 create table invoices.issued_usage (
     invoice_number text not null,
     line_number integer not null,

@@ -16,6 +16,8 @@ WRITTEN_BY = {
     "rating/charge_slices": ["rating", "billing_periods"],
     "rating/edge_usage": ["rating", "period_usage_daily"],
     "rating/unrated_usage": ["rating", "period_usage_daily"],
+    "rating/carried_usage": ["rating", "rated_lines"],
+    "rating/line_usage": ["rating", "rated_lines"],
     "rating/tier_slices": ["rating", "rated_lines"],
     "invoices/draft_invoice_lines": ["invoices", "draft_invoices"],
     "invoices": ["invoices", "issued_invoices"],

@@ -194,6 +194,14 @@ INCONSISTENT: dict[str, tuple[Callable[[Company], Any], tuple[str, str, str]]] =
         change("metrics", 0, aggregation="sum", percentile="95"),
         ("metrics", "requests", "percentile"),
     ),
+    "the balance of a count": (
+        change("metrics", 0, recurring="true"),
+        ("metrics", "requests", "recurring"),
+    ),
+    "a matrix of a balance": (
+        all_of(MATRIX, change("metrics", 1, recurring="true")),
+        ("charges", "small 1", "charge_model"),
+    ),
     "unique values of nothing": (
         change("metrics", 0, aggregation="unique_count"),
         ("metrics", "requests", "value_property"),

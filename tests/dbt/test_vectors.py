@@ -17,11 +17,6 @@ OTHERS = PROJECT_ROOT.parent / "shared" / "vectors"
 OWN = PROJECT_ROOT / "tests" / "vectors" / "own"
 
 NOT_SUPPORTED = {
-    "a metric that carries its balance from period to period": (
-        "lago-uniq-222",
-        "lago-uniq-322",
-        "lago-uniq-340",
-    ),
     "a later copy of an event that replaces the earlier one": ("lago-store-sum-1386",),
     "a cycle by the calendar of more than one interval": ("fp-next-164",),
     "unknown operation invoice_lifecycle": ("lago-draft-advance-658",),

@@ -23,10 +23,8 @@ def span_of(given: Given) -> tuple[datetime, datetime, str]:
 
 @asks("aggregate", world="calendar")
 def aggregate(given: Given, customer: Customer) -> Asking:
-    """The quantity of the period's line, the events in it, and its amount."""
-    if given.take("recurring", False):
-        raise NotSupportedError("a metric that carries its balance from period to period")
-    aggregation = given.take("aggregation")
+    """The quantity of the period's line, the events in it, and its amount; a balance from whole periods before."""
+    aggregation, recurring = given.take("aggregation"), given.take("recurring", False)
     start, end, zone = span_of(given)
     wanted = dict(given.take("filter", {}))
     if any(len(values) != 1 for values in wanted.values()):
@@ -36,7 +34,10 @@ def aggregate(given: Given, customer: Customer) -> Asking:
         filter=json.dumps({name: values[0] for name, values in wanted.items()}),
         value_property=None if aggregation == "count" else "value",
         percentile=given.take("percentile", None),
+        recurring=str(recurring).lower(),
     )
+    begun = start.astimezone(zone_of(zone))
+    length = end.astimezone(zone_of(zone)).date() - begun.date()
     seen: dict[tuple[str, str], object] = {}
     for number, event in enumerate(given.parts("events")):
         key = event.take("id", str(number)), event.take("timestamp")
@@ -44,20 +45,21 @@ def aggregate(given: Given, customer: Customer) -> Asking:
         if key in seen and seen[key] != value and aggregation != "count":
             raise NotSupportedError("a later copy of an event that replaces the earlier one")
         seen[key] = value
+        while recurring and instant(key[1]) < begun:
+            begun -= length
         properties = {"value": value, "operation": event.take("operation", None)}
         properties |= {name: event.take(name) for name in ("region", *wanted) if name in event}
         customer.use(
             Decimal(1), instant(key[1]), customer.name, key[0],
             properties={name: each for name, each in properties.items() if each is not None},
         )  # fmt: skip
-    days = (end.astimezone(zone_of(zone)).date() - start.astimezone(zone_of(zone)).date()).days
-    customer.plan(given.take("currency", "USD"), "day", days)
+    customer.plan(given.take("currency", "USD"), "day", length.days)
     customer.charge(
         "per_unit", [{"unit_amount": given.take("unit_amount", 1)}], metric=customer.name
     )
-    customer.subscribe(start, end, zone=zone)
+    customer.subscribe(begun, end, zone=zone)
     yield RATED
-    (line,) = customer.lines()
+    line = customer.lines()[-1]
     return {
         "value": line["quantity"],
         "value_round_5": round(line["quantity"], 5),

@@ -63,7 +63,7 @@ used as (
         days.slice_start,
         sum(days.event_count) as event_count,
         sum(days.value_sum) as value_sum
-    from rating.period_usage_daily as days
+    from rating.line_usage as days
     where days.day < given_before
     group by days.subscription_id, days.charge_id, days.slice_start
 ),

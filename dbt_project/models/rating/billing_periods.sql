@@ -97,7 +97,7 @@ with plan_terms as (
             (to_jsonb(plans) - array['name', 'minimum_document_amount'])::text,
             min(currencies.minor_digits),
             string_agg(
-                concat_ws(' ', prices.price_sha256, metrics.aggregation),
+                concat_ws(' ', prices.price_sha256, metrics.aggregation, metrics.recurring),
                 e'\n' order by prices.charge_id, prices.version
             )
         ) as terms

@@ -387,6 +387,20 @@ select
     'usage',
     slice_start
 from new_usage
+union
+-- a recurring metric carries the day's usage into every later slice, whatever charge held it
+select
+    slices.subscription_id,
+    slices.charge_id,
+    'usage',
+    slices.slice_start
+from work_days
+inner join catalog.metrics on work_days.metric = metrics.metric and metrics.recurring
+inner join rating.charge_slices as slices
+    on work_days.tenant_id = slices.tenant_id
+        and work_days.metric = slices.metric
+        and slices.component = 'usage'
+        and work_days.day::timestamptz < slices.slice_start
 on conflict do nothing;
 
 -- 6. What belongs to no charge. Where a price is missing or a value cannot be read, the invoice is held.

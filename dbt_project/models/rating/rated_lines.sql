@@ -31,6 +31,98 @@ where
 
 analyze taken;
 
+-- What slices of a recurring metric carry from before them: all usage from the subscription's first period on, of
+-- whole hours from the rollups, and of hours that an edge cuts the parts.
+create temporary table carried on commit drop as
+with slices as (
+    select
+        slices.*,
+        (
+            select min(periods.period_start)
+            from rating.billing_periods as periods
+            where periods.subscription_id = slices.subscription_id
+        ) as counted_from
+    from taken
+    inner join rating.charge_slices as slices
+        on taken.subscription_id = slices.subscription_id
+            and taken.charge_id = slices.charge_id
+            and taken.component = slices.component
+            and taken.slice_start = slices.slice_start
+    inner join catalog.metrics on slices.metric = metrics.metric and metrics.recurring
+),
+
+pieces as (
+    select
+        slices.*,
+        hours.event_count,
+        hours.value_sum,
+        hours.event_digest,
+        hours.payload_digest
+    from slices
+    inner join rollups.usage_hourly as hours
+        on slices.tenant_id = hours.tenant_id
+            and slices.metric = hours.metric
+            and slices.counted_from <= hours.hour
+            and slices.slice_start >= hours.hour + interval '1 hour'
+            and slices.dimension_route <@ hours.dimensions
+    union all
+    select
+        slices.*,
+        parts.event_count,
+        parts.value_sum,
+        parts.event_digest,
+        parts.payload_digest
+    from slices
+    inner join rating.edge_usage as parts
+        on slices.tenant_id = parts.tenant_id
+            and slices.metric = parts.metric
+            and slices.counted_from <= parts.piece_start
+            and slices.slice_start >= parts.piece_end
+            and slices.dimension_route <@ parts.dimensions
+            and (
+                {{ hour_of('parts.piece_start') }} < slices.counted_from
+                or {{ hour_of('parts.piece_start') }} + interval '1 hour' > slices.slice_start
+            )
+)
+
+select
+    slices.subscription_id,
+    slices.charge_id,
+    slices.slice_start,
+    slices.counted_from,
+    coalesce(sum(pieces.event_count), 0) as event_count,
+    coalesce(sum(pieces.value_sum), 0) as value_sum,
+    coalesce(sum(pieces.event_digest), 0) as event_digest,
+    coalesce(sum(pieces.payload_digest), 0) as payload_digest
+from slices
+left join pieces using (subscription_id, charge_id, slice_start)
+group by slices.subscription_id, slices.charge_id, slices.slice_start, slices.counted_from;
+
+delete from rating.carried_usage
+using taken
+where
+    carried_usage.subscription_id = taken.subscription_id
+    and carried_usage.charge_id = taken.charge_id
+    and carried_usage.slice_start = taken.slice_start
+    and taken.component = 'usage';
+
+insert into rating.carried_usage (
+    subscription_id, charge_id, slice_start, day, event_count, value_sum, event_digest, payload_digest
+)
+select
+    subscription_id,
+    charge_id,
+    slice_start,
+    slice_start::date - 1 as day,
+    event_count,
+    value_sum,
+    event_digest,
+    payload_digest
+from carried
+where event_count > 0;
+
+analyze carried;
+
 -- Single values, for what no sum can tell: whole hours of the rollups, and of hours that an edge cuts the events.
 create temporary table slice_values on commit drop as
 with slices as (
@@ -38,6 +130,7 @@ with slices as (
         slices.subscription_id,
         slices.charge_id,
         slices.slice_start,
+        coalesce(carried.counted_from, slices.slice_start) as counted_from,
         slices.slice_end,
         slices.tenant_id,
         slices.metric,
@@ -51,23 +144,27 @@ with slices as (
             and taken.component = slices.component
             and taken.slice_start = slices.slice_start
     inner join catalog.metrics on slices.metric = metrics.metric
+    left join carried
+        on slices.subscription_id = carried.subscription_id
+            and slices.charge_id = carried.charge_id
+            and slices.slice_start = carried.slice_start
     where slices.aggregation in ('unique_count', 'percentile')
 ),
 
 parts as (
     select
         *,
-        slice_start as part_start,
-        least({{ hour_of('slice_start') }} + interval '1 hour', slice_end) as part_end
+        counted_from as part_start,
+        least({{ hour_of('counted_from') }} + interval '1 hour', slice_end) as part_end
     from slices
-    where {{ hour_of('slice_start') }} < slice_start
+    where {{ hour_of('counted_from') }} < counted_from
     union all
     select
         *,
         {{ hour_of('slice_end') }},
         slice_end
     from slices
-    where {{ hour_of('slice_end') }} < slice_end and {{ hour_of('slice_end') }} >= slice_start
+    where {{ hour_of('slice_end') }} < slice_end and {{ hour_of('slice_end') }} >= counted_from
 ),
 
 standing as (
@@ -111,7 +208,7 @@ from slices
 inner join rollups.unique_values_hourly as hours
     on slices.tenant_id = hours.tenant_id
         and slices.metric = hours.metric
-        and slices.slice_start <= hours.hour
+        and slices.counted_from <= hours.hour
         and slices.slice_end >= hours.hour + interval '1 hour'
         and slices.dimension_route <@ hours.dimensions
 union all
@@ -155,11 +252,11 @@ select
         when slices.component = 'flat' then 1
         else {{
             aggregated_quantity('slices.aggregation', 'figures', 'slices.slice_start', 'slices.slice_end', 'counted')
-        }}
+        }} + case when slices.aggregation = 'unique_count' then 0 else coalesce(carried.value_sum, 0) end
     end as quantity,
-    coalesce(figures.event_count, 0) as event_count,
-    coalesce(figures.event_digest, 0) as event_digest,
-    coalesce(figures.payload_digest, 0) as payload_digest
+    coalesce(figures.event_count, 0) + coalesce(carried.event_count, 0) as event_count,
+    coalesce(figures.event_digest, 0) + coalesce(carried.event_digest, 0) as event_digest,
+    coalesce(figures.payload_digest, 0) + coalesce(carried.payload_digest, 0) as payload_digest
 from taken
 inner join rating.charge_slices as slices
     on taken.subscription_id = slices.subscription_id
@@ -176,6 +273,11 @@ left join counted
         and slices.subscription_id = counted.subscription_id
         and slices.charge_id = counted.charge_id
         and slices.slice_start = counted.slice_start
+left join carried
+    on slices.component = 'usage'
+        and slices.subscription_id = carried.subscription_id
+        and slices.charge_id = carried.charge_id
+        and slices.slice_start = carried.slice_start
 where slices.charge_version is not null and slices.component <> 'commitment';
 
 -- 2. The past is not re-priced by accident: an issued line with the same usage, span and version stays.

@@ -271,6 +271,12 @@ wrong_metrics as (
             'value_property', typed_metrics.value_property,
             typed_metrics.aggregation = 'unique_count' and typed_metrics.value_property is null,
             'is empty: a unique_count needs the property whose values it counts'
+        ),
+        (
+            'recurring', typed_metrics.recurring::text,
+            typed_metrics.recurring and typed_metrics.aggregation not in ('sum', 'unique_count', 'weighted_sum'),
+            'carries a balance, which a ' || typed_metrics.aggregation
+            || ' has not: only a sum, a unique_count or a weighted_sum can'
         )
     ) as checked (column_name, value, wrong, problem)
     where checked.wrong
@@ -342,6 +348,11 @@ wrong_charges as (
             'charge_model', charge_spans.charge_model,
             charge_spans.charge_model = 'dynamic' and typed_metrics.aggregation <> 'sum',
             'takes its amount from the events: its metric must be a sum, this one is a ' || typed_metrics.aggregation
+        ),
+        (
+            'charge_model', charge_spans.charge_model,
+            charge_spans.charge_model in ('matrix', 'dynamic', 'percentage') and typed_metrics.recurring,
+            'prices the usage of the period itself: its metric must not be recurring'
         ),
         (
             'timing', charge_spans.timing, charge_spans.component <> 'flat' and charge_spans.timing = 'advance',

@@ -8,7 +8,7 @@ usage_sums as (
         sum(event_count) as event_count,
         sum(event_digest) as event_digest,
         sum(payload_digest) as payload_digest
-    from rating.period_usage_daily
+    from rating.line_usage
     where
         subscription_id in (
             select lines.subscription_id

@@ -89,7 +89,7 @@ pinned as (
         days.slice_start,
         sum(days.event_count) as event_count,
         sum(days.value_sum) as value_sum
-    from rating.period_usage_daily as days
+    from rating.line_usage as days
     where days.subscription_id in (select lines.subscription_id from lines)
     group by days.subscription_id, days.charge_id, days.slice_start
 )

@@ -12,7 +12,7 @@ select
     days.payload_digest
 from unnest(%(draft_ids)s::text[], %(invoice_numbers)s::text[]) as numbers (draft_id, invoice_number)
 inner join invoices.draft_invoice_lines as lines on numbers.draft_id = lines.draft_id
-inner join rating.period_usage_daily as days
+inner join rating.line_usage as days
     on lines.subscription_id = days.subscription_id
         and lines.charge_id = days.charge_id
         and lines.slice_start = days.slice_start

@@ -15,7 +15,7 @@ with usage_hashes as (
             ), 'UTF8'
         )), 'hex') as usage_sha256
     from invoices.draft_invoice_lines as lines
-    inner join rating.period_usage_daily as days
+    inner join rating.line_usage as days
         on lines.subscription_id = days.subscription_id
             and lines.charge_id = days.charge_id
             and lines.slice_start = days.slice_start

@@ -163,19 +163,23 @@ def _measured_lines(document: Document) -> Sequence[Any]:
 
 
 def _usage(line: Any, days: Sequence[Any]) -> Usage:
-    values = {each.day: measured(line, each)[0] for each in days}
-    unit = measured(line, days[0])[1]
     first = line.slice_start.astimezone(UTC).date()
+    values = {each.day: measured(line, each)[0] for each in days if each.day >= first}
+    unit = measured(line, days[0])[1]
     last = (line.slice_end.astimezone(UTC) - timedelta(microseconds=1)).date()
-    most = max(values, key=lambda each: (values[each], -each.toordinal()))
+    most = max(values, key=lambda each: (values[each], -each.toordinal()), default=first)
     return Usage(
         title=line.description,
         unit=unit,
         summary=f"{line.description}, {unit} by day from {day(first)} to {day(last)}: "
-        f"most on {day(most)}, {number(values[most])}.",
+        f"most on {day(most)}, {number(values.get(most, Decimal(0)))}.",
         plot=draw(values, first, last),
         days=[
-            (day(each.day), number(values[each.day]), number(Decimal(each.event_count)))
+            (
+                day(each.day) if each.day >= first else f"until {day(each.day)}",
+                number(measured(line, each)[0]),
+                number(Decimal(each.event_count)),
+            )
             for each in days
         ],
     )

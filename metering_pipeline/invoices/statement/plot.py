@@ -49,7 +49,8 @@ def draw(values: Mapping[date, Decimal], first: date, last: date) -> Plot:
     with localcontext(prec=60):
         days = [first + timedelta(days=place) for place in range((last - first).days + 1)]
         slot = Decimal(RIGHT - LEFT) / len(days)
-        ticks = _ticks(min(Decimal(0), *values.values()), max(Decimal(0), *values.values()))
+        heights_to_show = [Decimal(0), *values.values()]
+        ticks = _ticks(min(heights_to_show), max(heights_to_show))
         scale = Decimal(BOTTOM - TOP) / (ticks[-1] - ticks[0])
 
         def height(value: Decimal) -> Decimal:

@@ -1,6 +1,7 @@
 """Why an adjustment came about, from what differs between its line and the one that billed before."""
 
 from collections.abc import Iterator
+from datetime import UTC
 from typing import Any
 
 from metering_pipeline.invoices.statement.reading import Document, last_billing
@@ -58,7 +59,8 @@ def _changed_days(document: Document, line: Any) -> list[str]:
         if _facts(rows[0]) != _facts(rows[1]):
             values = [number(measured(line, row)[0]) if row else "0" for row in rows]
             unit = measured(line, rows[0] or rows[1])[1]
-            said.append(f"{short_day(day)} {values[0]} before, {values[1]} {unit} now")
+            until = "" if day >= line.slice_start.astimezone(UTC).date() else "until "
+            said.append(f"{until}{short_day(day)} {values[0]} before, {values[1]} {unit} now")
     return said
 
 

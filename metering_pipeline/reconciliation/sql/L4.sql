@@ -111,6 +111,13 @@ lines as materialized (
         date_trunc('month', lines.slice_start at time zone 'UTC') as month,
         currencies.minor_digits,
         metrics.aggregation,
+        case
+            when metrics.recurring and lines.component = 'usage' then (
+                select min(periods.period_start)
+                from rating.billing_periods as periods
+                where periods.subscription_id = lines.subscription_id
+            )
+        end as carried_from,
         charges.charge_model,
         charges.plan_id,
         -- a unit of the last digit that is shown, where a quotient may be cut there
@@ -178,6 +185,84 @@ usage_sums as (
     group by subscription_id, charge_id, slice_start
 ),
 
+-- What a line of a recurring metric carries from before its slice: as the rating has it, and of the buckets.
+carried_sums as (
+    select
+        subscription_id,
+        charge_id,
+        slice_start,
+        'usage' as component,
+        event_count,
+        value_sum,
+        event_digest,
+        payload_digest
+    from rating.carried_usage
+    where
+        slice_start >= (select bounds.first_instant from bounds)
+        and slice_start < (select bounds.end_instant from bounds)
+),
+
+carried_pieces as (
+    select
+        lines.subscription_id,
+        lines.charge_id,
+        lines.slice_start,
+        pieces.event_count,
+        pieces.value_sum,
+        pieces.event_digest,
+        pieces.payload_digest
+    from lines
+    inner join rating.charge_slices as slices using (subscription_id, charge_id, component, slice_start)
+    cross join lateral (
+        select
+            date_bin('1 hour', lines.carried_from + interval '59:59.999999', '1970-01-01 00:00:00+00') as whole_start,
+            date_bin('1 hour', lines.slice_start, '1970-01-01 00:00:00+00'::timestamptz) as whole_end
+    ) as hours
+    cross join lateral (
+        select
+            buckets.dimensions,
+            buckets.event_count,
+            buckets.value_sum,
+            buckets.event_digest,
+            buckets.payload_digest
+        from rollups.usage_hourly as buckets
+        where
+            buckets.tenant_id = lines.tenant_id
+            and buckets.metric = lines.metric
+            and buckets.hour >= hours.whole_start
+            and buckets.hour < hours.whole_end
+        union all
+        select
+            parts.dimensions,
+            parts.event_count,
+            parts.value_sum,
+            parts.event_digest,
+            parts.payload_digest
+        from rating.edge_usage as parts
+        where
+            parts.tenant_id = lines.tenant_id
+            and parts.metric = lines.metric
+            and parts.piece_start >= lines.carried_from
+            and parts.piece_start < lines.slice_start
+            and (parts.piece_start < hours.whole_start or parts.piece_start >= hours.whole_end)
+    ) as pieces
+    where pieces.dimensions @> slices.dimension_route
+),
+
+carried_buckets as (
+    select
+        subscription_id,
+        charge_id,
+        slice_start,
+        'usage' as component,
+        sum(event_count) as event_count,
+        sum(value_sum) as value_sum,
+        sum(event_digest) as event_digest,
+        sum(payload_digest) as payload_digest
+    from carried_pieces
+    group by subscription_id, charge_id, slice_start
+),
+
 -- What a commitment is compared with: the plan's other lines that start within it.
 counted as (
     select
@@ -208,6 +293,7 @@ value_lines as (
         lines.charge_id,
         lines.component,
         lines.slice_start,
+        coalesce(lines.carried_from, lines.slice_start) as counted_from,
         lines.slice_end,
         lines.tenant_id,
         metrics.metric,
@@ -217,7 +303,10 @@ value_lines as (
         metrics.value_property,
         metrics.filter,
         slices.dimension_route,
-        date_bin('1 hour', lines.slice_start + interval '59:59.999999', '1970-01-01 00:00:00+00') as whole_start,
+        date_bin(
+            '1 hour', coalesce(lines.carried_from, lines.slice_start) + interval '59:59.999999',
+            '1970-01-01 00:00:00+00'
+        ) as whole_start,
         date_bin('1 hour', lines.slice_end, '1970-01-01 00:00:00+00'::timestamptz) as whole_end
     from lines
     inner join catalog.metrics on lines.metric = metrics.metric
@@ -263,7 +352,7 @@ line_values as (
         on lines.tenant_id = events.tenant_id
             and lines.event_type = events.event_type
             and lines.filter <@ events.properties
-            and lines.slice_start <= events.occurred_at
+            and lines.counted_from <= events.occurred_at
             and lines.slice_end > events.occurred_at
             and (lines.whole_start > events.occurred_at or lines.whole_end <= events.occurred_at)
     where
@@ -373,11 +462,26 @@ compared_lines as (
                 when
                     component = 'usage'
                     and (
-                        lines.event_count is distinct from coalesce(usage_sums.event_count, 0)
-                        or lines.event_digest is distinct from coalesce(usage_sums.event_digest, 0)
-                        or lines.payload_digest is distinct from coalesce(usage_sums.payload_digest, 0)
+                        lines.event_count is distinct from
+                        coalesce(usage_sums.event_count, 0) + coalesce(carried_sums.event_count, 0)
+                        or lines.event_digest is distinct from
+                        coalesce(usage_sums.event_digest, 0) + coalesce(carried_sums.event_digest, 0)
+                        or lines.payload_digest is distinct from
+                        coalesce(usage_sums.payload_digest, 0) + coalesce(carried_sums.payload_digest, 0)
                     )
                     then 'days do not add up to the line'
+            end,
+            case
+                when
+                    component = 'usage'
+                    and unsettled.tenant_id is null
+                    and (
+                        coalesce(carried_sums.event_count, 0) <> coalesce(carried_buckets.event_count, 0)
+                        or coalesce(carried_sums.value_sum, 0) <> coalesce(carried_buckets.value_sum, 0)
+                        or coalesce(carried_sums.event_digest, 0) <> coalesce(carried_buckets.event_digest, 0)
+                        or coalesce(carried_sums.payload_digest, 0) <> coalesce(carried_buckets.payload_digest, 0)
+                    )
+                    then 'what the line carries is not the usage before it'
             end,
             case
                 when
@@ -402,12 +506,16 @@ compared_lines as (
                         end,
                         0
                     )
+                    + case lines.aggregation when 'unique_count' then 0 else coalesce(carried_sums.value_sum, 0) end
                     then 'quantity is not that of the days'
             end
         ], null) as faults
     from lines
     full outer join slice_sums using (subscription_id, charge_id, component, slice_start, currency)
     full outer join usage_sums using (subscription_id, charge_id, component, slice_start)
+    left join carried_sums using (subscription_id, charge_id, component, slice_start)
+    left join carried_buckets using (subscription_id, charge_id, component, slice_start)
+    left join unsettled on lines.tenant_id = unsettled.tenant_id
     left join quantities using (subscription_id, charge_id, component, slice_start)
     left join counted using (subscription_id, charge_id, component, slice_start, currency)
     left join catalog.current_subscriptions as subscriptions using (subscription_id)
