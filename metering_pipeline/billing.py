@@ -178,7 +178,10 @@ def _print_documents(
 ) -> None:
     """Each with net, coupons, tax, credits and what is due; a further document with what it is about."""
     table = Table(
-        title=f"{title}: {len(documents)}", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        title=f"{title}: {len(documents)}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("number", no_wrap=True)
     for heading in ("tenant, subscription", "kind"):
