@@ -199,12 +199,14 @@ def _sums(amounts: Amounts) -> Row:
 
 
 def _content(document: Document) -> str:
-    """The canonical text of a document: JSON, keys sorted, decimals as strings, instants in UTC.
+    """The canonical text of a document: JSON, keys sorted, decimals as strings, instants in UTC,
+    a line's taxes and coupons by their names.
 
     It holds the hash of the document before it, so that the hashes are a chain.
     """
     amounts = document.amounts
-    taxes, coupons = _parts(amounts.taxes), _parts(amounts.coupons)
+    taxes = _parts(sorted(amounts.taxes, key=lambda each: each.tax_code))
+    coupons = _parts(sorted(amounts.coupons, key=lambda each: each.coupon_id))
     lines = [
         line | {"taxes": taxes[line["line_number"]], "coupons": coupons[line["line_number"]]}
         for line in document.lines

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 
 import psycopg
@@ -27,7 +27,8 @@ from metering_pipeline.invoices.issuing import (
 from metering_pipeline.invoices.reversals import NotReversibleError, UnknownDocumentError
 from metering_pipeline.settings import PROJECT_ROOT
 from metering_pipeline.transform.dbt import run_dbt
-from tests.postgres.billing_world import FEBRUARY, JANUARY, World, after, at
+from tests.dbt.company import Company
+from tests.postgres.billing_world import CATALOG, FEBRUARY, JANUARY, World, after, at, use
 from tests.postgres.test_issuing import check_numbers_and_chain, redraft, wait_for_lock
 
 D = Decimal
@@ -327,6 +328,104 @@ def test_a_preview_shows_what_issuing_does(whole_world: World) -> None:
     shown = preview(whole_world.database, JANUARY, NOW).issued
     assert entries(whole_world) == []
     assert issue_january(whole_world).issued == shown
+
+
+# Documents of several kinds beside each other
+
+
+def sell_to_many(world: World) -> None:
+    """small is billed from 5.00 on; multi in dollars and yen; own is never billed; gone has ended."""
+    company = Company(world.connection)
+    company.add("metrics", metric="tokens", event_type="api.request", aggregation="sum",
+                value_property="tokens", dimensions="[]", unit="tokens", filter="{}",
+                description="tokens")  # fmt: skip
+    for plan, currency, metric, price, minimum in (
+        ("small", "USD", "requests", "1", "5"), ("dollars", "USD", "requests", "1", "0"),
+        ("yen", "JPY", "tokens", "0.335", "0"),
+    ):  # fmt: skip
+        company.add_plan(plan, currency, minimum)
+        company.add_charge(plan, plan, [(None, price, 0)], metric, model="per_unit")
+    company.subscribe("small", "small")
+    company.subscribe("multi", "dollars")
+    company.subscribe("multi", "yen", subscription="sub-multi-yen")
+    company.subscribe("gone", "dollars", end="2026-01-20T00:00:00Z")
+    company.subscribe("own", "dollars")
+    company.catalog["tenants"][-1]["billable"] = "false"
+    company.load_catalog()
+    world.seal("2026-02-04", "2026-03-05")
+    world.land("2026-01-12T12:00", "many.ndjson", [
+        use(tenant, "2026-01-12T10:10", number)
+        for tenant, count in (("small", 2), ("multi", 3), ("own", 5), ("gone", 4))
+        for number in range(count)
+    ])  # fmt: skip
+    world.land("2026-02-02T12:00", "small.ndjson", [
+        use("small", "2026-02-02T10:10", 100 + number) for number in range(4)
+    ])  # fmt: skip
+    world.run("2026-01-12", "2026-02-03", *CATALOG)
+    assert world.check() == set()
+    for tenant, code, rate, since in (
+        ("small", "vat", "19", "2025-01-01"), ("small", "vat", "20", "2026-02-01"),
+        ("multi", "vat", "10", "2025-01-01"), ("own", "vat", "19", "2025-01-01"),
+        ("gone", "vat", "19", "2025-01-01"),
+    ):  # fmt: skip
+        tax(world, tenant, code, rate, since)
+
+
+def by_tenant(report: IssueReport) -> dict[str, tuple[str, ...]]:
+    """Each document's amounts, by tenant and currency."""
+    assert report.held == []
+    return {f"{each.tenant_id} {each.currency}": amounts(each) for each in report.issued}
+
+
+def test_coupons_taxes_and_credits_of_documents_of_many_kinds(whole_world: World) -> None:
+    sell_to_many(whole_world)
+    offer(whole_world, "ten", tenant="small", percent=10)
+    offer(whole_world, "fifteen", tenant="multi", percent=15)
+    offer(whole_world, "dollar", tenant="multi", amount="1.00", currency="USD", since="2026-01-02")
+    offer(whole_world, "half", tenant="own", percent=50)
+    offer(whole_world, "five", tenant="gone", amount="5.00", currency="USD")
+    grant(whole_world, "5.00", id="small", tenant="small")
+    grant(whole_world, "30.5", id="yen", tenant="multi", currency="JPY")
+    grant(whole_world, "9.00", id="own", tenant="own")
+    grant(whole_world, "0.50", id="gone", tenant="gone")
+    # 3.00 less 15 % and a dollar is 1.55, a tenth of it 0.155; 100.5 yen are 101, 15 % of them 15.15,
+    # a tenth of 86 is 8.6, and half a yen buys nothing; what is gone has used four of its five
+    assert by_tenant(issue_january(whole_world)) == {
+        "multi USD": ("3.00", "1.45", "0.16", "0.00", "1.71"),
+        "multi JPY": ("101", "15", "9", "30", "65"),
+        "gone USD": ("4.00", "4.00", "0.00", "0.00", "0.00"),
+    }
+
+    whole_world.land("2026-02-10T00:00", "late.ndjson", [
+        use("gone", "2026-01-13T10:10", 10 + number) for number in range(3)
+    ])  # fmt: skip
+    for _ in range(2):
+        whole_world.execute("update ledger.pending set released = true")
+        whole_world.run("2026-02-10", "2026-02-11")
+    assert whole_world.check() == set()
+    # 30 days after the last regular billing, on 23 January: the coupon's last dollar, 19 % of two
+    final = date(2026, 2, 22)
+    assert by_tenant(issue(whole_world.database, final - timedelta(days=1), after(final))) == {}
+    assert by_tenant(issue(whole_world.database, final, after(final))) == {
+        "gone USD": ("3.00", "1.00", "0.38", "0.50", "1.88"),
+    }
+
+    # January's two dollars had to wait; each line has the rate of its own month: 0.342 and 0.72
+    redraft(whole_world)
+    assert by_tenant(issue(whole_world.database, FEBRUARY, after(FEBRUARY))) == {
+        "small USD": ("6.00", "0.60", "1.06", "5.00", "1.46"),
+    }
+    assert whole_world.rows(
+        "select rate, taxable_amount, tax_amount from invoices.issued_invoice_taxes"
+        " inner join invoices.issued_invoice_lines using (invoice_number, line_number)"
+        " where tenant_id = 'small' order by line_number"
+    ) == [(19, D("1.80"), D("0.34")), (20, D("3.60"), D("0.72"))]
+    assert entries(whole_world) == [
+        ("yen", "applied", "-30"), ("gone", "applied", "-0.50"), ("small", "applied", "-5.00"),
+    ]  # fmt: skip
+    assert whole_world.rows("select from invoices.coupon_entries where coupon_id = 'half'") == []
+    check_numbers_and_chain(whole_world)
+    assert whole_world.check() == set()
 
 
 # Voids and write-offs

@@ -75,7 +75,7 @@ taxes as (
                 'taxable_amount', taxes.taxable_amount::text,
                 'tax_amount', taxes.tax_amount::text
             )
-            order by taxes.tax_code
+            order by taxes.tax_code collate "C"
         ) as content
     from invoices.issued_invoice_taxes as taxes
     inner join documents on taxes.invoice_number = documents.invoice_number
@@ -93,7 +93,7 @@ coupons as (
                 'amount', entries.amount::text,
                 'description', entries.description
             )
-            order by entries.coupon_id
+            order by entries.coupon_id collate "C"
         ) as content
     from invoices.coupon_entries as entries
     inner join documents on entries.invoice_number = documents.invoice_number
