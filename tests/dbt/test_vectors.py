@@ -24,7 +24,6 @@ NOT_SUPPORTED = {
     "a collection window of a line's own": ("om-coll-309",),
     "the charge model graduated_package (tiers with block_size)": ("kb-all-202", "kb-all-228"),
     "the charge model volume_package (tiers with block_size)": ("kb-top-275", "kb-top-302"),
-    "unknown key inputs.sum_of_event_amounts_minor_units": ("lago-dyn-28",),
     "a price for several metrics together": (
         "kb-capacity-136",
         "kb-capacity-141",

@@ -269,6 +269,8 @@ def price(given: Given, customer: Customer) -> Asking:
     """What a quantity costs; of a part of a period, what it costs more than what came before."""
     if "event_amounts" in given or given.part("price").take("model") == "percentage":
         return (yield from percentage(given, customer))
+    if "sum_of_event_amounts_minor_units" in given:
+        return (yield from carried_by_an_event(given, customer))
     if "quantities" in given:
         raise NotSupportedError("a price for several metrics together")
     if "billed_before" in given:
@@ -426,6 +428,25 @@ def percentage(given: Given, customer: Customer) -> Asking:
         customer.use(amount, customer.world.start + timedelta(hours=1, minutes=number))
     yield RATED
     return stated(customer, sold, customer.lines())
+
+
+def carried_by_an_event(given: Given, customer: Customer) -> Asking:
+    """An event of a quantity that carries its amount; what a unit of it costs."""
+    currency, quantity = given.take("currency"), given.decimal("quantity")
+    sold = read_price(given.part("price"), quantity)
+    currencies = customer.company.catalog["currencies"]
+    digits = next(int(row["minor_digits"]) for row in currencies if row["currency"] == currency)
+    amount = given.decimal("sum_of_event_amounts_minor_units").scaleb(-digits)
+    customer.metric("sum", value_property="amount")
+    customer.plan(currency, "day", ROUND.days)
+    customer.charge(sold.model, sold.tiers, metric=customer.name, **sold.columns)
+    customer.subscribe(customer.world.start, customer.world.start + ROUND)
+    at = customer.world.start + timedelta(hours=1)
+    customer.use(quantity, at, customer.name, properties={"amount": f"{amount:f}"})
+    yield RATED
+    said = stated(customer, sold, customer.lines())
+    (used,) = customer.rows("select sum(quantity) from ledger.usage_events where tenant_id = %s")
+    return said | {"unit_amount": said["unrounded_amount"] / used["sum"]}
 
 
 @asks("split_allowance")
