@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from metering_pipeline.invoices.issuing import issue
+from metering_pipeline.invoices.statement.page import compose
+from metering_pipeline.invoices.statement.reading import read
 from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.reconciliation.independent_rating import rounded
 from metering_pipeline.reconciliation.laws import LAWS, evaluate
@@ -20,6 +22,9 @@ from tests.postgres.billing_world import CATALOG, World, after
 
 METRICS = {"level": "sum", "seats": "unique_count", "store": "weighted_sum"}
 TENANTS = ("plain", "tried", "half")
+IDLE = "idle"
+"""A tenant with one event in January and none ever after."""
+
 JANUARY, FEBRUARY, MARCH = date(2026, 2, 9), date(2026, 3, 9), date(2026, 4, 9)
 """Billing dates: each after the grace period of every tenant's month."""
 
@@ -44,7 +49,7 @@ def events(seed: int) -> list[Event]:
     """Usage from before any subscription to the end of March; each fifth is late, each eighth voided."""
     dice = random.Random(seed)
     start, months = instant("2025-12-30T00:00Z"), (JANUARY, FEBRUARY)
-    made = []
+    made = [Event(IDLE, "level", instant("2026-01-10T08:00Z"), "7", False, 0, 9)]
     for tenant in TENANTS:
         for number in range(120):
             metric = dice.choice([*METRICS])
@@ -77,6 +82,7 @@ def sell(company: Company) -> None:
         row |= {"event_type": f"{metric}.changed", "value_property": "value", "recurring": "true"}
         company.add_charge(metric, "all", [(None, "1.25", 0)], metric, model="per_unit")
     company.subscribe("plain", "all")
+    company.subscribe(IDLE, "all")
     tried = company.subscribe("tried", "all")
     tried["trial_ends_at"] = "2026-01-20T00:00:00Z"
     company.subscribe(
@@ -87,6 +93,7 @@ def sell(company: Company) -> None:
 
 STARTS = {
     "plain": instant("2026-01-01T00:00Z"),
+    IDLE: instant("2026-01-01T00:00Z"),
     "tried": instant("2026-01-01T00:00Z"),
     "half": instant("2026-01-05T04:47Z"),
 }
@@ -200,6 +207,11 @@ def test_a_balance_is_carried_from_period_to_period(world: World, seed: int) -> 
             "select * from invoices.issued_invoice_lines inner join invoices.issued_invoices"
             " using (invoice_number) where billing_date = %s", billing_date,
         )  # fmt: skip
+        (idle,) = [each for each in issued if each["tenant_id"] == IDLE]
+        assert idle["amount"] == Decimal("8.75")
+        (shown,) = compose(read(world.connection, idle["invoice_number"])).usage
+        first = ["10 Jan 2026", "until 31 Jan 2026", "until 28 Feb 2026"][landing]
+        assert shown.days == [(first, "7", "1")]
         key = ("tenant_id", "charge_id", "slice_start")
         for line in issued:
             of = tuple(line[each] for each in key)
