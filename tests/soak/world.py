@@ -169,7 +169,8 @@ class World:
         self._connection.execute("delete from staging.metrics")
         with self._connection.cursor() as cursor:
             cursor.executemany(
-                "insert into staging.metrics values (%s, %s, %s, %s, %s, %s, 'units', %s, 'For people.')",
+                "insert into staging.metrics (metric, event_type, aggregation, value_property, percentile, dimensions,"
+                " unit, filter, description) values (%s, %s, %s, %s, %s, %s, 'units', %s, 'For people.')",
                 [
                     (
                         metric.name,
