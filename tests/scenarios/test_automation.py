@@ -62,6 +62,19 @@ def test_every_hour_runs_the_closed_hour_and_the_present_one() -> None:
     assert len({each.run_key for each in asked}) == 2
 
 
+def test_landing_hours_are_listed_as_dagster_lists_them() -> None:
+    from metering_pipeline.partitions import HOUR_FORMAT, LandingHours
+
+    first = datetime(2024, 2, 28, 22, tzinfo=UTC)
+    ours = LandingHours(start_date=first, fmt=HOUR_FORMAT, end_offset=1)
+    theirs = dg.HourlyPartitionsDefinition(start_date=first, fmt=HOUR_FORMAT, end_offset=1)
+    for now in (None, first + timedelta(minutes=1), first + timedelta(days=2)):
+        assert list(ours.get_partition_keys(now)) == list(theirs.get_partition_keys(now))
+    assert ours.get_partition_keys() is ours.get_partition_keys(), "not made anew for each asker"
+    ahead = LandingHours(start_date=datetime(2999, 1, 1, tzinfo=UTC), fmt=HOUR_FORMAT)
+    assert ahead.get_partition_keys() == []
+
+
 def test_every_day_issues_for_yesterday() -> None:
     from metering_pipeline.schedules import every_day
 
