@@ -3,7 +3,8 @@
 import csv
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -142,6 +143,43 @@ def pipeline(
     monkeypatch.setenv("METERING_LANDING_URL", str(root))
     with dg.DagsterInstance.ephemeral() as instance:
         yield Pipeline(root, database, monkeypatch, instance)
+
+
+Worlds = Callable[[str, Callable[[], None]], None]
+
+
+@pytest.fixture
+def worlds(
+    pipeline: Pipeline, server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Worlds:
+    """Brings the pipeline into the state of that name: made once a session, then cloned, files and all."""
+
+    def enter(name: str, make: Callable[[], None]) -> None:
+        template = f"metering_{name}_template"
+        kept = tmp_path_factory.getbasetemp() / template
+        address = server.start()
+        if not kept.exists():
+            make()
+            with psycopg.connect(address.url("postgres"), autocommit=True) as connection:
+                _clone(connection, "metering", template)
+            shutil.copytree(pipeline.root, kept)  # times of files included: landing looks at them
+            return
+        with psycopg.connect(address.url("postgres"), autocommit=True) as connection:
+            _clone(connection, template, "metering")
+        shutil.copytree(kept, pipeline.root, dirs_exist_ok=True)
+
+    return enter
+
+
+def _clone(connection: psycopg.Connection, source: str, target: str) -> None:
+    names = {"source": sql.Identifier(source), "target": sql.Identifier(target)}
+    connection.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (source,)
+    )
+    connection.execute(sql.SQL("drop database if exists {target} with (force)").format(**names))
+    connection.execute(
+        sql.SQL("create database {target} template {source} strategy wal_log").format(**names)
+    )
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

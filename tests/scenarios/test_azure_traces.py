@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.conftest import Pipeline, read_csv
+from tests.scenarios.conftest import Pipeline, Worlds, read_csv
 
 LANDING_HOURS = [datetime(2023, 11, 16, hour, tzinfo=UTC) for hour in (19, 20, 21)]
 BILLING_DATE = date(2023, 12, 4)
@@ -124,8 +124,14 @@ def publish_trace_catalog(pipeline: Pipeline) -> None:
 
 
 @pytest.fixture
-def traces(pipeline: Pipeline, shared_data: Callable[[str], Path]) -> Pipeline:
+def traces(pipeline: Pipeline, worlds: Worlds, shared_data: Callable[[str], Path]) -> Pipeline:
     """Both services' requests, landed twice over three hours, rolled up and drafted."""
+    pipeline.set_clock(LANDING_HOURS[-1] + timedelta(hours=2))
+    worlds("traces", lambda: land_twice(pipeline, shared_data))
+    return pipeline
+
+
+def land_twice(pipeline: Pipeline, shared_data: Callable[[str], Path]) -> None:
     publish_trace_catalog(pipeline)
     deliveries = [
         event
@@ -136,9 +142,7 @@ def traces(pipeline: Pipeline, shared_data: Callable[[str], Path]) -> Pipeline:
     third = len(deliveries) // 3 + 1
     for number, hour in enumerate(LANDING_HOURS):
         pipeline.drop(hour, "deliveries.ndjson", deliveries[number * third : (number + 1) * third])
-    pipeline.set_clock(LANDING_HOURS[-1] + timedelta(hours=2))
     pipeline.run(LANDING_HOURS[0], LANDING_HOURS[-1])
-    return pipeline
 
 
 def totals(pipeline: Pipeline) -> dict[str, tuple[int, int, int]]:
