@@ -9,12 +9,14 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Literal
 
-from tests.vectors.cases import Answer, Case, Given
+from tests.vectors.cases import Answer, Case, Given, NotSupportedError
 from tests.vectors.world import Customer
 
 Wait = Literal["rated", "issued"]
 RATED: Wait = "rated"
 ISSUED: Wait = "issued"
+
+NO_WINDOW = "PT0S"
 
 Asking = Generator[Wait, None, Answer]
 Ask = Callable[[Given, Customer], Asking]
@@ -28,11 +30,16 @@ class Kind:
     world: Literal["calendar", "prices"]
 
     def world_of(self, case: Case) -> tuple[str, int]:
-        """The world's name and its grace in hours: a collection window has a world of its own."""
-        window = str(case.inputs.get("collection_window", "PT0H"))
-        found = re.fullmatch(r"P(?:(\d+)D)?(?:T(\d+)H)?", window)
-        days, hours = found.groups() if found else (None, None)
-        return self.world, int(days or 0) * 24 + int(hours or 0)
+        """The world's name and its grace in hours: a collection window has a world of its own.
+
+        Raises NotSupportedError.
+        """
+        window = case.inputs.get("collection_window") or NO_WINDOW
+        found = re.fullmatch(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:0M)?(?:0S)?)?", str(window))
+        if not found:
+            raise NotSupportedError(f"a collection window {window} that is not of whole hours")
+        days, hours = (int(part or 0) for part in found.groups())
+        return self.world, days * 24 + hours
 
 
 KINDS: dict[str, Kind] = {}

@@ -1,7 +1,7 @@
 """Rating cases as they are written, and what became of them."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -29,6 +29,15 @@ class Given:
     def __contains__(self, key: str) -> bool:
         return self._content.get(key) is not None
 
+    def is_null(self, key: str) -> bool:
+        """Whether the key is there without a value, where that says something."""
+        return key in self._content and self._content[key] is None
+
+    def given(self, *keys: str) -> dict[str, Any]:
+        """The values of those keys that have one, as written."""
+        values = {key: self.take(key, None) for key in keys}
+        return {key: value for key, value in values.items() if value is not None}
+
     def take(self, key: str, *default: Any) -> Any:
         """The value as written; the default where it is absent or null. Raises NotSupportedError."""
         self._taken.add(key)
@@ -54,7 +63,14 @@ class Given:
 
     def parts(self, key: str) -> list["Given"]:
         """The objects of a list."""
-        return self._named(key, self.take(key))
+        return self._named(key, self.values(key))
+
+    def values(self, key: str, *default: Any) -> list[Any]:
+        """The values of a list. Raises NotSupportedError."""
+        values = self.take(key, *default)
+        if not isinstance(values, list):
+            raise NotSupportedError(f"{self._path}.{key} is no list")
+        return values
 
     def _named(self, key: str, contents: Sequence[Any]) -> list["Given"]:
         if not all(isinstance(content, Mapping) for content in contents):
@@ -101,34 +117,64 @@ class Outcome:
     reason: str = ""
 
 
-def read_cases(paths: Iterable[Path]) -> list[Case]:
-    """The cases of files, and of the JSON files of folders. Raises ValueError for what is no such file."""
-    return [case for path in paths for file in _files(path) for case in _read(file)]
+@dataclass(frozen=True)
+class Reading:
+    """The cases of files, and what could not be read as one: where, and what is wrong there."""
+
+    cases: Sequence[Case]
+    problems: Sequence[str]
 
 
-def _files(path: Path) -> Sequence[Path]:
-    return sorted(path.glob("*.json")) if path.is_dir() else [path]
+def read_cases(paths: Iterable[Path]) -> Reading:
+    """The cases of files, and of the JSON files of folders; what is no case stops no other."""
+    cases: list[Case] = []
+    problems: list[str] = []
+    for path in paths:
+        files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not files:
+            problems.append(f"{path}: holds no file *.json")
+        for file in files:
+            try:
+                cases += _read(file, problems)
+            except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+                problems.append(f"{file}: {error}")
+    return Reading(cases, problems)
 
 
-def _read(path: Path) -> Iterator[Case]:
-    try:
-        for case in json.loads(path.read_text()):
-            yield Case(
-                str(case["id"]),
-                case.get("portability", "portable"),
-                case["inputs"],
-                case["expected"],
-            )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no list of rating cases: {error!r}") from error
+def _read(file: Path, problems: list[str]) -> list[Case]:
+    content = json.loads(file.read_text("utf-8"), parse_float=Decimal)
+    if not isinstance(content, list):
+        problems.append(f"{file}: is no list of cases")
+        return []
+    cases = []
+    for number, each in enumerate(content, start=1):
+        if missing := _missing(each):
+            problems.append(f"{file}: case {number} {missing}")
+        else:
+            portability = str(each.get("portability", "portable"))
+            cases.append(Case(str(each["id"]), portability, each["inputs"], each["expected"]))
+    return cases
+
+
+def _missing(case: Any) -> str:
+    """What keeps it from being a case."""
+    if not isinstance(case, Mapping):
+        return "is no object"
+    if "id" not in case:
+        return "has no id"
+    parts = [part for part in ("inputs", "expected") if not isinstance(case.get(part), Mapping)]
+    return f"({case['id']}) has no {' and no '.join(parts)}" if parts else ""
 
 
 def decimal(value: object) -> Decimal:
     """A number as written. Raises NotSupportedError."""
     try:
-        return Decimal(str(value))
+        number = Decimal(str(value))
     except InvalidOperation:
         raise NotSupportedError(f"{value!r} is no number") from None
+    if not number.is_finite():
+        raise NotSupportedError(f"{value!r} is no number")
+    return number
 
 
 def instant(text: str) -> datetime:
@@ -140,23 +186,59 @@ def instant(text: str) -> datetime:
     return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
 
 
+NAMED = ("allocated", "applied", "balances")
+"""Objects whose keys are the case's own names."""
+
 SHARES = ("allocated", "applied")
-"""Objects in which what is not named is nothing."""
+"""Those in which what is not named is nothing."""
+
+BESIDE = ("charges_total", "discounts_total", "credits_total")
+"""What is nothing where a case states an amount and not this."""
 
 
 def judge(case: Case, answer: Answer) -> Outcome:
     """Compare what is expected with what the models say: decimals as numbers, instants as instants."""
-    unknown = sorted(set(case.expected) - set(answer))
-    if unknown:
-        return Outcome(
-            case, "not supported", f"expected.{', expected.'.join(unknown)} is not known"
-        )
+    if not case.expected:
+        return Outcome(case, "not supported", "expects nothing")
+    wrong, refused = bool(case.expected.get("error")), bool(answer.get("error"))
+    if wrong != refused:
+        said = "an error" if refused else show(answer)
+        return Outcome(case, "failed", f"expected {show(case.expected)}, got {said}")
+    if unknown := _unknown(case.expected, answer, "expected"):
+        return Outcome(case, "not supported", f"{', '.join(unknown)} is not known")
     differing = [
         f"{key}: expected {show(expected)}, got {show(answer[key])}"
-        for key, expected in case.expected.items()
+        for key, expected in _stated(case.expected, answer).items()
         if not same(expected, answer[key], rest_is_nothing=key in SHARES)
     ]
     return Outcome(case, "failed" if differing else "passed", "; ".join(differing))
+
+
+def _unknown(expected: Any, got: Any, path: str) -> list[str]:
+    """The keys of what is expected that no answer has, with their paths."""
+    if isinstance(expected, Mapping) and isinstance(got, Mapping):
+        return [
+            unknown
+            for key, value in sorted(expected.items())
+            for unknown in (
+                [f"{path}.{key}"]
+                if key not in got
+                else []
+                if key in NAMED
+                else _unknown(value, got[key], f"{path}.{key}")
+            )
+        ]
+    if isinstance(expected, list) and isinstance(got, list):
+        each = [_unknown(*pair, path) for pair in zip(expected, got, strict=False)]
+        return sorted({unknown for found in each for unknown in found})
+    return []
+
+
+def _stated(expected: Mapping[str, Any], got: Answer) -> Mapping[str, Any]:
+    """What is expected, with what is nothing because only the amount is stated."""
+    if "amount" not in expected:
+        return expected
+    return {**{name: 0 for name in BESIDE if name in got}, **expected}
 
 
 def same(expected: Any, got: Any, rest_is_nothing: bool = False) -> bool:
@@ -165,13 +247,16 @@ def same(expected: Any, got: Any, rest_is_nothing: bool = False) -> bool:
         case None | bool():
             return expected is got
         case Decimal():
-            return isinstance(expected, str | int) and decimal(expected) == got
+            return _number(expected) == got
         case datetime():
             return isinstance(expected, str) and instant(expected) == got
         case Mapping():
             return (
                 isinstance(expected, Mapping)
-                and all(key in got and same(value, got[key]) for key, value in expected.items())
+                and all(
+                    key in got and same(value, got[key])
+                    for key, value in _stated(expected, got).items()
+                )
                 and not (rest_is_nothing and any(got[key] for key in got.keys() - expected.keys()))
             )
         case Sequence() if not isinstance(got, str):
@@ -181,6 +266,11 @@ def same(expected: Any, got: Any, rest_is_nothing: bool = False) -> bool:
                 and all(map(same, expected, got))
             )
     return bool(expected == got)
+
+
+def _number(expected: Any) -> Decimal | None:
+    is_number = isinstance(expected, str | int | Decimal) and not isinstance(expected, bool)
+    return decimal(expected) if is_number else None
 
 
 def show(value: Any) -> str:

@@ -1,11 +1,12 @@
 """Cases about whole documents: coupons, prepaid credits, changes of plan, and when a document is final."""
 
+import re
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
-from tests.vectors.asking import ISSUED, RATED, Asking, asks
-from tests.vectors.cases import Given, NotSupportedError
+from tests.vectors.asking import ISSUED, NO_WINDOW, RATED, Asking, asks
+from tests.vectors.cases import Given, NotSupportedError, decimal
 from tests.vectors.prices import Price, Step, sell, use_up_to
 from tests.vectors.world import ROUND, Customer, zone_of
 
@@ -43,7 +44,7 @@ def shares(customer: Customer, count: int) -> list[Decimal]:
 def discount_allocation(given: Given, customer: Customer) -> Asking:
     """A coupon over a document's lines."""
     currency = given.take("currency")
-    amounts = [Decimal(amount) for amount in given.take("line_amounts")]
+    amounts = [decimal(amount) for amount in given.values("line_amounts")]
     bill_fees(customer, currency, amounts)
     customer.coupon(currency, given.take("amount_off"))
     yield ISSUED
@@ -54,14 +55,15 @@ def discount_allocation(given: Given, customer: Customer) -> Asking:
 def allocate(given: Given, customer: Customer) -> Asking:
     """A coupon over lines in the proportions of the weights, each so many times its weight that they suffice."""
     currency, amount, names = given.take("currency"), given.decimal("amount"), given.take("order")
-    weights = [Decimal(given.take("weights")[name]) for name in names]
-    if amount <= 0 or any(weight < 0 for weight in weights) or not any(weights):
+    weights = [decimal(weight) for weight in map(given.take("weights").get, names)]
+    if amount < 0 or any(weight < 0 for weight in weights) or (amount and not any(weights)):
         raise NotSupportedError("spreading an amount or by weights that are not positive")
     scale = Decimal(1)
     while sum(weights) * scale < amount or any((weight * scale) % 1 for weight in weights):
         scale *= 10
     bill_fees(customer, currency, [weight * scale for weight in weights])
-    customer.coupon(currency, amount)
+    if amount:
+        customer.coupon(currency, amount)
     yield ISSUED
     return {"allocated": dict(zip(names, shares(customer, len(names)), strict=True))}
 
@@ -90,14 +92,15 @@ def due(customer: Customer) -> Decimal:
 def apply_wallets(given: Given, customer: Customer) -> Asking:
     """Credits of their priorities on one document."""
     currency, amount = given.take("currency"), given.decimal("amount")
-    components = components_of(given.take("fee_types", ["usage"]))
-    if len(components) > 1:
+    components = components_of(given.values("fee_types", ["usage"]))
+    wallets = given.parts("wallets")
+    if len(components) > 1 and any("allowed_fee_types" in wallet for wallet in wallets):
         raise NotSupportedError("an amount of several kinds of fee, without what each comes to")
-    if components == ["usage"]:
-        bill_usage(customer, currency, amount)
-    else:
+    if components == ["flat"]:
         bill_fees(customer, currency, [amount])
-    for wallet in given.parts("wallets"):
+    else:
+        bill_usage(customer, currency, amount)
+    for wallet in wallets:
         allowed = wallet.take("allowed_fee_types", None)
         customer.grant(
             wallet.take("id"), currency, wallet.decimal("balance"), int(wallet.take("priority", 1)),
@@ -114,28 +117,36 @@ def apply_wallets(given: Given, customer: Customer) -> Asking:
 
 @asks("burn_down")
 def burn_down(given: Given, customer: Customer) -> Asking:
-    """Credits in units of 1 that pay for usage; none has expired when the document is issued."""
+    """Credits in units of 1 that pay for usage of the instant t; the document is issued then."""
     usage = given.decimal("usage")
     bill_usage(customer, "USD", usage)
+    names = []
     for grant in given.parts("grants"):
-        if grant.take("effective_at", "t") != "t":
-            raise NotSupportedError("grants that take effect one after another")
-        customer.grant(
-            grant.take("id"), "USD", grant.decimal("amount"), int(grant.take("priority", 1)),
-            expires_on=expiry(customer, grant.take("expires_after", None)),
-        )  # fmt: skip
+        names.append(grant.take("id"))
+        begins = days_from(grant.take("effective_at", "t"), "t")
+        lasts = grant.take("expires_after", None)
+        ends = begins + days_from(lasts) if lasts is not None else None
+        amount, priority = grant.decimal("amount"), int(grant.take("priority", 1))
+        if begins <= timedelta():  # one to come is not there yet
+            expires_on = None if ends is None else customer.world.billing_date + ends
+            customer.grant(names[-1], "USD", amount, priority, expires_on=expires_on)
     yield ISSUED
-    balances = {name: balance for name, (_, balance) in customer.credits().items()}
+    credits = customer.credits()
+    balances = {name: credits[name][1] if name in credits else Decimal(0) for name in names}
     return {"balances": balances, "overage": due(customer)}
 
 
-def expiry(customer: Customer, after: str | None) -> date | None:
-    """So many days after the billing date."""
-    if after is None:
-        return None
-    if not after.endswith("d") or not after[:-1].isdigit():
-        raise NotSupportedError(f"an expiry after {after}")
-    return customer.world.billing_date + timedelta(days=int(after[:-1]))
+DAYS_OF = {"d": 1, "w": 7, "y": 365}
+
+
+def days_from(text: str, origin: str = "") -> timedelta:
+    """How far from an origin: ``t``, ``t+10d``; a length without one: ``30d``."""
+    found = re.fullmatch(re.escape(origin) + r"(?:([+-]?)(\d+)([dwy]))?", text)
+    if not found or text == "":
+        raise NotSupportedError(f"a length of time {text}")
+    sign, number, unit = found.groups()
+    days = int(number or 0) * DAYS_OF.get(unit, 0)
+    return timedelta(days=-days if sign == "-" else days)
 
 
 @asks("cap_credit")
@@ -156,35 +167,21 @@ def cap_credit(given: Given, customer: Customer) -> Asking:
 
 @asks("plan_change")
 def plan_change(given: Given, customer: Customer) -> Asking:
-    """A fee paid in advance, ended within its period, and the new plan's fee for the rest of it."""
+    """A fee paid in advance, ended within its period, and the new plan's fee for the rest of it; or one of them."""
     given.take("action")
     zone, currency = given.take("timezone"), given.take("currency")
     start, change = given.instant("period_start"), given.instant("change_date")
     end = given.instant("period_end_inclusive_day") + timedelta(days=1)
-    old = given.decimal("old_quantity") * given.decimal("old_unit_amount")
-    new = given.decimal("new_quantity") * given.decimal("new_unit_amount")
-    if given.decimal("original_amount_paid") != old:
+    old, new = fee_of(given, "old"), fee_of(given, "new")
+    if given.decimal("original_amount_paid", old) != old:
         raise NotSupportedError("a credit for an amount that is not what the old plan costs")
     days = (end.astimezone(zone_of(zone)).date() - start.astimezone(zone_of(zone)).date()).days
     customer.plan(currency, "day", days)
-    customer.fee(old, timing="advance")
+    if old is not None:
+        customer.fee(old, timing="advance")
     customer.subscribe(start, end, start, zone, billable=True)
     yield ISSUED
-    (standing,) = customer.own("subscriptions")
-    ended = {"version": 2, "ended_at": change.isoformat(), "recorded_at": "1970-01-02T00:00:00Z"}
-    follower = f"{customer.name}.new"
-    customer.company.catalog["subscriptions"].append(standing | ended)
-    customer.company.catalog["subscriptions"].append(
-        standing
-        | {"subscription_id": follower, "plan_id": follower, "started_at": change.isoformat()}
-    )
-    customer.company.catalog["plans"] += [
-        row | {"plan_id": follower}
-        for row in customer.company.catalog["plans"]
-        if row["plan_id"] == customer.name
-    ]
-    charge = customer.fee(new, "new-fee", timing="advance")
-    customer.company.catalog["charges"][-1]["plan_id"] = follower
+    charge = change_plan(customer, change, new)
     yield ISSUED
     lines = customer.document_lines()
     return {
@@ -194,13 +191,41 @@ def plan_change(given: Given, customer: Customer) -> Asking:
     }
 
 
+def fee_of(given: Given, plan: str) -> Decimal | None:
+    """What a plan costs; none without it."""
+    amount = given.decimal(f"{plan}_unit_amount", None)
+    quantity = given.decimal(f"{plan}_quantity", Decimal(1))
+    return None if amount is None else quantity * amount
+
+
+def change_plan(customer: Customer, change: datetime, fee: Decimal | None) -> str:
+    """End the subscription; another follows it on a plan with that fee. The fee's charge."""
+    (standing,) = customer.own("subscriptions")
+    ended = {"version": 2, "ended_at": change.isoformat(), "recorded_at": "1970-01-02T00:00:00Z"}
+    follower = f"{customer.name}.new"
+    catalog = customer.company.catalog
+    catalog["subscriptions"].append(standing | ended)
+    if fee is None:
+        return ""
+    catalog["subscriptions"].append(
+        standing
+        | {"subscription_id": follower, "plan_id": follower, "started_at": change.isoformat()}
+    )
+    catalog["plans"] += [
+        row | {"plan_id": follower} for row in catalog["plans"] if row["plan_id"] == customer.name
+    ]
+    charge = customer.fee(fee, "new-fee", timing="advance")
+    catalog["charges"][-1]["plan_id"] = follower
+    return charge
+
+
 # When a document is final
 
 
 @asks("finalization_time")
 def finalization_time(given: Given, customer: Customer) -> Asking:
     """The cut-off of the last of the tenant's drafts, one a line, with the grace of this world."""
-    given.take("collection_window")
+    given.take("collection_window", NO_WINDOW)
     for number, line in enumerate(given.parts("lines")):
         if "override" in line:
             raise NotSupportedError("a collection window of a line's own")

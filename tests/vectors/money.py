@@ -7,7 +7,7 @@ from typing import Any
 from tests.dbt.company import Row
 from tests.vectors.asking import ISSUED, RATED, Asking, asks
 from tests.vectors.cases import Given, decimal
-from tests.vectors.prices import Price, Step, rounding, sell, use_up_to
+from tests.vectors.prices import Price, Step, conversion, rounding, sell, use_up_to
 from tests.vectors.world import Customer, wall_time, zone_of
 
 ONE = [Step(Decimal(1))]
@@ -72,8 +72,9 @@ def metered(given: Given, customer: Customer, columns: Row) -> None:
 
 @asks("round_quantity")
 def round_quantity(given: Given, customer: Customer) -> Asking:
-    mode, digits = rounding(given.take("mode")), given.take("digits", 0)
-    metered(given, customer, {"quantity_rounding": mode, "quantity_digits": digits})
+    mode, digits = rounding(given.take("mode", None)), given.take("digits", 0)
+    columns = {"quantity_rounding": mode, "quantity_digits": digits} if mode else {}
+    metered(given, customer, columns)
     yield RATED
     (line,) = customer.lines()
     return {"rounded": line["billable_quantity"]}
@@ -81,13 +82,7 @@ def round_quantity(given: Given, customer: Customer) -> Asking:
 
 @asks("convert_quantity")
 def convert_quantity(given: Given, customer: Customer) -> Asking:
-    columns = {
-        "conversion_operation": given.take("operation"),
-        "conversion_factor": given.take("factor"),
-        "quantity_rounding": rounding(given.take("rounding", "none")),
-        "quantity_digits": given.take("digits", 0),
-    }
-    metered(given, customer, columns)
+    metered(given, customer, conversion(given))
     yield RATED
     (line,) = customer.lines()
     return {"quantity": line["billable_quantity"]}
@@ -108,7 +103,10 @@ def subscribe_part(given: Given, customer: Customer, billable: bool = False) -> 
         last = start + timedelta(days=int(given.take("days")))
     days = (wall_time(end, zone).date() - wall_time(start, zone).date()).days
     customer.plan(given.take("currency", "USD"), "day", days)
-    customer.subscribe(first, last, start, zone, billable=billable)
+    trial: Row = {}
+    if first == last:  # a trial of the whole period
+        first, last, trial = start, end, {"trial_ends_at": end.isoformat()}
+    customer.subscribe(first, last, start, zone, billable=billable, **trial)
 
 
 def local_midnight(day: str, zone: str) -> datetime:
@@ -119,9 +117,10 @@ def local_midnight(day: str, zone: str) -> datetime:
     return midnight.astimezone(UTC)
 
 
-def fee_line(customer: Customer) -> Row:
-    """The part's line; a part that reaches beyond the period has one for each."""
-    return customer.lines()[0]
+def fee(customer: Customer) -> tuple[Decimal, Decimal]:
+    """What the part's line comes to, rounded and exact; a part that reaches beyond the period has one for each."""
+    lines = customer.lines()
+    return (lines[0]["amount"], lines[0]["exact_amount"]) if lines else (Decimal(0), Decimal(0))
 
 
 @asks("fraction")
@@ -130,7 +129,8 @@ def fraction(given: Given, customer: Customer) -> Asking:
     customer.fee(1, timing="advance")
     subscribe_part(given, customer)
     yield RATED
-    return {"fraction": round(fee_line(customer)["exact_amount"], 9)}
+    _, exact = fee(customer)
+    return {"fraction": round(exact, 9)}
 
 
 @asks("prorate_days")
@@ -138,12 +138,15 @@ def prorate_days(given: Given, customer: Customer) -> Asking:
     customer.fee(given.take("amount"), timing="advance")
     subscribe_part(given, customer)
     yield RATED
-    line = fee_line(customer)
-    (currency,) = customer.world.rows(
-        "select minor_digits from catalog.currencies where currency = %s", line["currency"]
+    amount, exact = fee(customer)
+    (currency,) = customer.rows(
+        "select minor_digits from catalog.currencies inner join catalog.plans using (currency)"
+        " where plan_id = %s"
     )
-    exact = line["exact_amount"].scaleb(currency["minor_digits"])
-    return {"amount": line["amount"], "unrounded_minor_units": Float(exact)}
+    return {
+        "amount": amount,
+        "unrounded_minor_units": Float(exact.scaleb(currency["minor_digits"])),
+    }
 
 
 @asks("prorate_amount")
@@ -155,7 +158,8 @@ def prorate_amount(given: Given, customer: Customer) -> Asking:
     subscribe_part(given, customer, billable=taxed)
     if not taxed:
         yield RATED
-        return {"amount": fee_line(customer)["amount"]}
+        amount, _ = fee(customer)
+        return {"amount": amount}
     customer.tax(given.take("tax_percent"))
     yield ISSUED
     return taxed_amounts(customer)
@@ -194,7 +198,7 @@ class Float:
         self.value = value
 
     def __eq__(self, other: Any) -> bool:
-        return abs(self.value - decimal(other)) < Decimal("1e-12") * abs(self.value)
+        return abs(self.value - decimal(other)) <= Decimal("1e-12") * abs(self.value)
 
     def __hash__(self) -> int:
         return hash(self.value)

@@ -9,7 +9,7 @@ from typing import Any
 from tests.dbt.company import Row
 from tests.vectors.asking import RATED, Asking, asks
 from tests.vectors.cases import Answer, Given, NotSupportedError
-from tests.vectors.world import Customer, zone_of
+from tests.vectors.world import DAYS, Customer, zone_of
 
 CALENDAR = datetime(2001, 1, 1)  # noqa: DTZ001 a wall time in the case's zone
 """A Monday, and the first of a year: the anchor of everything that goes by the calendar."""
@@ -19,30 +19,45 @@ MONTHS = {"month": 1, "quarter": 3, "half_year": 6, "year": 12}
 
 
 def interval_of(given: Given) -> tuple[str, object]:
-    return given.take("interval"), given.take("interval_count", 1)
+    """The interval and how many of it."""
+    interval, count = given.take("interval"), given.take("interval_count", 1)
+    if interval == "thirty_days":
+        return "day", 30 * int(count)
+    if interval not in DAYS:
+        raise NotSupportedError(f"the interval {interval}")
+    return interval, count
 
 
 def calendar_anchor(zone: str) -> datetime:
     return CALENDAR.replace(tzinfo=zone_of(zone))
 
 
-def anchor_of(given: Given, zone: str, count: object) -> datetime:
-    """The anchor; of a calendar cycle any boundary of the calendar, since its intervals are single."""
-    anchor = given.take("anchor")
-    if isinstance(anchor, str):
+def calendar_start(instant: datetime, interval: str) -> datetime:
+    """Where the calendar's interval that holds a local instant begins."""
+    day = instant.replace(hour=0, minute=0, second=0, microsecond=0)
+    if interval in MONTHS:
+        return day.replace(day=1, month=(day.month - 1) // MONTHS[interval] * MONTHS[interval] + 1)
+    return day - timedelta(days=day.weekday()) if interval == "week" else day
+
+
+def anchor_of(given: Given, zone: str, interval: str) -> datetime:
+    """The anchor; of a calendar cycle where the interval of the zone's calendar begins that holds the instant."""
+    if isinstance(given.take("anchor"), str):
         return given.instant("anchor")  # type: ignore[no-any-return]
-    given.part("anchor").take("calendar_boundary_after")
-    if zone != "UTC":
-        raise NotSupportedError("a cycle by the calendar of UTC in another zone")
-    if str(count) != "1":
-        raise NotSupportedError("a cycle by the calendar of more than one interval")
-    return calendar_anchor(zone)
+    instant = given.part("anchor").instant("calendar_boundary_after")
+    return calendar_start(instant.astimezone(zone_of(zone)), interval)
 
 
 def containing(periods: list[Row], instant: datetime, kind: str = "period") -> Row:
-    """The one period that holds an instant."""
-    (found,) = (row for row in periods if row[f"{kind}_start"] <= instant < row[f"{kind}_end"])
-    return found
+    """The one period that holds an instant. Raises OutsideError."""
+    found = [row for row in periods if row[f"{kind}_start"] <= instant < row[f"{kind}_end"]]
+    if not found:
+        raise OutsideError
+    return found[0]
+
+
+class OutsideError(Exception):
+    """The instant lies in none of the periods."""
 
 
 @asks("next_boundary", world="calendar")
@@ -52,8 +67,11 @@ def next_boundary(given: Given, customer: Customer) -> Asking:
     interval, count = interval_of(given)
     start = given.instant("period_start")
     end = given.instant("end_date", None)
+    anchor = anchor_of(given, zone, interval)
+    if interval == "week" and (start - anchor) % DAYS["week"] == timedelta():
+        anchor = start  # of several weeks, those that begin with the period
     customer.plan("USD", interval, count)
-    customer.subscribe(start, end, anchor_of(given, zone, count), zone)
+    customer.subscribe(start, end, anchor, zone)
     yield RATED
     return {"next": customer.periods()[0]["period_end"]}
 
@@ -67,14 +85,17 @@ def period_of_event(given: Given, customer: Customer) -> Asking:
     given.take(
         "known_period", None
     )  # one that the source has looked up before: nothing here needs it
-    anchor = anchor_of(given, zone, count)
+    anchor = anchor_of(given, zone, interval)
     if given.take("calendar", False):
         anchor = calendar_anchor(zone)
     customer.plan("USD", interval, count)
     customer.subscribe(start or min(anchor, event), anchor=anchor, zone=zone)
     yield RATED
     kind = "period" if start else "full_period"
-    period = containing(customer.periods(), event, kind)
+    try:
+        period = containing(customer.periods(), event, kind)
+    except OutsideError:
+        return {"error": True}
     return {"period_start": period[f"{kind}_start"], "period_end": period[f"{kind}_end"]}
 
 
@@ -86,7 +107,7 @@ def list_periods(given: Given, customer: Customer) -> Asking:
     until = given.instant("until", None)
     customer.plan("USD", interval, count)
     customer.subscribe(
-        given.instant("start"), given.instant("end", None), anchor_of(given, zone, count), zone
+        given.instant("start"), given.instant("end", None), anchor_of(given, zone, interval), zone
     )
     yield RATED
     periods = [
@@ -110,28 +131,34 @@ def previous_boundary(given: Given, customer: Customer) -> Asking:
     if not given.take("inclusive"):
         start -= INSTANT
     customer.plan("USD", interval, count)
-    customer.subscribe(start, anchor=anchor_of(given, zone, count), zone=zone)
+    customer.subscribe(start, anchor=anchor_of(given, zone, interval), zone=zone)
     yield RATED
     return {"previous": customer.periods()[0]["full_period_start"]}
 
 
 @asks("next_reset", world="calendar")
 def next_reset(given: Given, customer: Customer) -> Asking:
-    """Boundaries lie at the local midnight of the anchor's day: the end of the period that holds now."""
+    """Boundaries lie at the local midnight of the anchor's day: the end of the period that holds now.
+
+    After the subscription's end it is the end.
+    """
     zone = given.take("timezone")
     interval, count = interval_of(given)
-    anchor = given.instant("anchor").astimezone(zone_of(zone))
+    anchor = anchor_of(given, zone, interval).astimezone(zone_of(zone))
     midnight = anchor.replace(hour=0, minute=0, second=0, microsecond=0)
+    end = given.instant("end_date", None)
     customer.plan("USD", interval, count)
-    customer.subscribe(
-        given.instant("subscription_start"), given.instant("end_date", None), midnight, zone
-    )
+    customer.subscribe(given.instant("subscription_start"), end, midnight, zone)
     now = given.instant("now")
     yield RATED
-    return {"next": containing(customer.periods(), now)["period_end"]}
+    try:
+        return {"next": containing(customer.periods(), now)["period_end"]}
+    except OutsideError:
+        over = end and now >= end
+        return {"next": customer.periods()[-1]["period_end"]} if over else {"error": True}
 
 
-@asks("floor_day", "floor_week", "floor_month", "floor_quarter", "floor_year", world="calendar")
+@asks(*(f"floor_{interval}" for interval in DAYS), world="calendar")
 def floor_interval(given: Given, customer: Customer) -> Asking:
     """Where the calendar's interval that holds an instant begins: the full period of such a subscription."""
     interval = given.take("op").removeprefix("floor_")
@@ -144,18 +171,13 @@ def floor_interval(given: Given, customer: Customer) -> Asking:
 
 @asks("floor_hour", world="calendar")
 def floor_hour(given: Given, customer: Customer) -> Asking:
-    """The hour that usage at this instant is kept in; hours are those of UTC."""
-    given.take("op")
-    zone = given.take("timezone")
-    instant = given.instant("timestamp")
-    if instant.astimezone(zone_of(zone)).minute != instant.minute:
-        raise NotSupportedError("local hours of a zone whose hours are not those of UTC")
+    """The hour that usage is kept in; hours are those of UTC, which a zone may be minutes away from."""
+    zone, instant = given.take("timezone"), given.instant("timestamp")
+    offset = instant.astimezone(zone_of(zone)).utcoffset() or timedelta()
     yield RATED
-    return {
-        "result": customer.world.macro(
-            "{{ hour_of('%(instant)s::timestamptz') }}", {"instant": instant}
-        )
-    }
+    hour = "{{ hour_of('%(instant)s::timestamptz + %(minutes)s') }} - %(minutes)s"
+    minutes = offset % timedelta(hours=1)
+    return {"result": customer.world.macro(hour, {"instant": instant, "minutes": minutes})}
 
 
 @asks("add_days", world="calendar")
@@ -197,9 +219,12 @@ def days_between(given: Given, customer: Customer) -> Asking:
 
 
 def billing_anchor(interval: str, start: datetime, day: int) -> datetime:
-    """A date with that day of the month on the cycle of the start's month; the nearest to it there is."""
+    """A date with that day of the month on the cycle of the start's month; the nearest to it there is.
+
+    A cycle of days or weeks has no day of the month: it begins with the start.
+    """
     if interval not in MONTHS:
-        raise NotSupportedError(f"a billing day of an interval {interval}")
+        return start
     months = [start.year * 12 + start.month - 1 - back for back in range(0, 97, MONTHS[interval])]
     dates = [(month // 12, month % 12 + 1) for month in months]
     length, year, month = max(
@@ -210,9 +235,9 @@ def billing_anchor(interval: str, start: datetime, day: int) -> datetime:
 
 def subscribe_by_billing_day(given: Given, customer: Customer, timing: str) -> None:
     """A fee of 1 for each interval, cut by the billing day."""
-    interval, start = given.take("interval"), given.instant("start")
+    (interval, count), start = interval_of(given), given.instant("start")
     anchor = billing_anchor(interval, start, int(given.take("billing_day")))
-    customer.plan("USD", interval)
+    customer.plan("USD", interval, count)
     customer.fee(1, timing=timing)
     customer.subscribe(start, given.instant("end", None), anchor, billable=True)
 
@@ -259,12 +284,15 @@ def boundaries(given: Given, customer: Customer) -> Asking:
 
 @asks("billed_through", world="calendar")
 def billed_through(given: Given, customer: Customer) -> Asking:
-    """How far the lines reach whose billing instant has come."""
+    """How far the lines reach whose billing instant has come; before them a boundary to begin on."""
     as_of = given.instant("as_of")
     subscribe_by_billing_day(given, customer, timing_of(given))
     yield RATED
-    ends = [line["slice_end"] for line in due_by(customer, as_of)]
-    return {"billed_through": max(ends, default=None)}
+    reached = [line["slice_end"] for line in due_by(customer, as_of)]
+    first = customer.periods()[0]
+    if first["period_start"] == first["full_period_start"] <= as_of:
+        reached.append(first["period_start"])
+    return {"billed_through": max(reached, default=None)}
 
 
 @asks("billing_cycles", world="calendar")

@@ -12,12 +12,17 @@ from typing import Any
 
 from tests.dbt.company import Row
 from tests.vectors.asking import ISSUED, RATED, Asking, Wait, asks
-from tests.vectors.cases import Answer, Given, NotSupportedError, show
+from tests.vectors.cases import Answer, Given, NotSupportedError, decimal, show
 from tests.vectors.world import LONG, ROUND, Customer
 
 NOON = timedelta(hours=12)
-SLICES = {"whole_period": True, "last_slice": True, "first_slice": False, "middle_slice": False}
-"""Parts of a period that is billed in several steps, and whether the period ends with them."""
+SLICES = {
+    "whole_period": (False, True),
+    "first_slice": (False, False),
+    "middle_slice": (True, False),
+    "last_slice": (True, True),
+}
+"""Parts of a period that is billed in several steps: whether there is one before, and whether it is the last."""
 
 Tier = dict[str, object]
 
@@ -43,15 +48,13 @@ def open_last(tiers: list[Tier], largest: Decimal, last_prices_all: bool) -> lis
 
 
 def read_tiers(given: Given, largest: Decimal) -> list[Tier]:
-    parts = given.parts("tiers")
-    if any("block_size" in part or "limits" in part for part in parts):
-        raise NotSupportedError(f"tiers of blocks or of several metrics ({given.take('model')})")
-    columns = ("unit_amount", "flat_amount", "rate_percent")
     tiers: list[Tier] = [
         {"up_to": part.take("up_to", None)}
-        | {name: part.take(name) for name in columns if name in part}
-        for part in parts
+        | part.given("unit_amount", "flat_amount", "rate_percent")
+        for part in given.parts("tiers")
     ]
+    if not tiers:
+        raise NotSupportedError("a price without tiers")
     return open_last(tiers, largest, given.take("model") == "volume")
 
 
@@ -61,6 +64,35 @@ def _per_unit(given: Given, largest: Decimal) -> Price:
 
 def _tiered(given: Given, largest: Decimal) -> Price:
     return Price(given.take("model"), read_tiers(given, largest), {})
+
+
+def _tiered_package(given: Given, largest: Decimal) -> Price:
+    """Tiers of blocks begun: where all blocks have a size, tiers of so many of them."""
+    parts = given.parts("tiers")
+    ends = [part.decimal("up_to", None) for part in parts]
+    sizes = {part.decimal("block_size") for part in parts}
+    (size,) = sizes if len(sizes) == 1 else (None,)
+    if size is None or any(end % size for end in ends[:-1]):
+        raise NotSupportedError("tiers of blocks of several sizes")
+    tiers: list[Tier] = [
+        {"up_to": None if end is None else end / size, "unit_amount": part.take("block_amount")}
+        for end, part in zip(ends, parts, strict=True)
+    ]
+    model = given.take("model").removesuffix("_package")
+    blocks = {"operation": "divide", "factor": str(size), "rounding": "ceiling"}
+    tiers = open_last(tiers, largest / size, model == "volume")
+    return Price(model, tiers, conversion(Given(blocks)))
+
+
+def _capacity(given: Given, largest: Decimal) -> Price:
+    """The flat amount of the tier whose limits hold all that was used: of one metric."""
+    tiers: list[Tier] = []
+    for part in given.parts("tiers"):
+        limits = part.take("limits", {})
+        if len(limits) > 1:
+            raise NotSupportedError("a price for several metrics together")
+        tiers.append({"up_to": next(iter(limits.values()), None), **part.given("flat_amount")})
+    return Price("volume", open_last(tiers, largest, last_prices_all=True), {})
 
 
 def _package(given: Given, largest: Decimal) -> Price:
@@ -96,6 +128,9 @@ MODELS: dict[str, Callable[[Given, Decimal], Price]] = {
     "event_amount": _event_amount,
     "flat": _flat,
     "percentage": _percentage,
+    "graduated_package": _tiered_package,
+    "volume_package": _tiered_package,
+    "capacity_tier": _capacity,
 }
 SAME_SPLIT = {"per_unit", "graduated", "volume", "flat"}
 """Models whose lines a source may split as our tier slices are split."""
@@ -112,50 +147,46 @@ TERMS = {
 def read_price(given: Given, largest: Decimal) -> Price:
     model = given.take("model")
     if model not in MODELS:
-        parts = given.parts("tiers") if "tiers" in given else []
-        kinds = ", ".join(
-            sorted({key for part in parts for key in ("limits", "block_size") if key in part})
-        )
-        raise NotSupportedError(
-            f"the charge model {model}" + (f" (tiers with {kinds})" if kinds else "")
-        )
+        raise NotSupportedError(f"the charge model {model}")
     price = MODELS[model](given, largest)
-    limits = {
-        name: given.take(name) for name in ("minimum_amount", "maximum_amount") if name in given
-    }
+    limits = given.given("minimum_amount", "maximum_amount")
     return Price(price.model, price.tiers, price.columns | limits)
 
 
 def read_terms(given: Given) -> Row:
     """What stands beside a price: conversion, free units and discounts, as columns of the charge."""
-    columns: Row = {}
-    if "unit_conversion" in given:
-        columns |= conversion(given.part("unit_conversion"))
-    if "included_quantity" in given:
-        columns["included_quantity"] = given.take("included_quantity")
+    columns = conversion(given.part("unit_conversion")) if "unit_conversion" in given else {}
     discounts = given.part("discounts")
-    if "usage_quantity" in discounts:
-        columns["included_quantity"] = discounts.take("usage_quantity")
-    for name, column in (("percentage", "discount_percent"), ("amount_off", "discount_amount")):
-        if name in discounts:
-            columns[column] = discounts.take(name)
-    return columns
+    included = given.take("included_quantity", discounts.take("usage_quantity", None))
+    if given.is_null("included_quantity"):
+        included = "unlimited"
+    if included is not None:
+        columns["included_quantity"] = included
+    return columns | discount_terms(discounts)
+
+
+def discount_terms(given: Given) -> Row:
+    names = {"percentage": "discount_percent", "amount_off": "discount_amount"}
+    return {names[name]: value for name, value in given.given(*names).items()}
 
 
 def conversion(given: Given) -> Row:
+    terms = given.given("operation", "factor", "rounding", "digits")
     if not given.take("enabled", True):
-        for name in ("operation", "factor", "rounding"):
-            given.take(name, None)
+        if terms:
+            raise NotSupportedError("a conversion that is there and switched off")
         return {}
     return {
         "conversion_operation": given.take("operation"),
         "conversion_factor": given.take("factor"),
-        "quantity_rounding": rounding(given.take("rounding", "none")),
+        "quantity_rounding": rounding(terms.get("rounding")),
+        "quantity_digits": terms.get("digits", 0),
     }
 
 
-def rounding(mode: str) -> str | None:
-    return {"none": None, "ceil": "ceiling"}.get(mode, mode)
+def rounding(mode: str | None) -> str | None:
+    """What a way to round is called in the catalog."""
+    return {"none": None, "ceil": "ceiling", "half_up": "round"}.get(mode or "none", mode)
 
 
 # Selling it
@@ -251,7 +282,11 @@ class Split:
         if self.lines is None:
             return sum((Decimal(line["total"]) for line in other), Decimal(0)) == self.total
         names = ("unit_price", "quantity", "amount")
-        theirs = [tuple(Decimal(line[name]) for name in names) for line in other]
+        theirs = [
+            tuple(Decimal(line[name]) for name in names)
+            for line in other
+            if Decimal(line["amount"]) or Decimal(line.get("charges_total", 0))
+        ]
         return sorted(theirs) == sorted(tuple(line[name] for name in names) for line in self.lines)
 
     def __hash__(self) -> int:
@@ -267,16 +302,20 @@ class Split:
 @asks("price")
 def price(given: Given, customer: Customer) -> Asking:
     """What a quantity costs; of a part of a period, what it costs more than what came before."""
-    if "event_amounts" in given or given.part("price").take("model") == "percentage":
+    part, currency = given.part("price"), given.take("currency")
+    model = part.take("model")
+    if "event_amounts" in given or model == "percentage":
         return (yield from percentage(given, customer))
     if "sum_of_event_amounts_minor_units" in given:
         return (yield from carried_by_an_event(given, customer))
-    if "quantities" in given:
-        raise NotSupportedError("a price for several metrics together")
+    given.take("billed_before_slice", None)  # follows from the quantity before
     if "billed_before" in given:
         return (yield from beyond_billed(given, customer))
-    quantity, before = given.decimal("quantity"), given.decimal("quantity_before_slice", None)
-    final = _is_final(given)
+    quantity, before = quantity_of(given), given.decimal("quantity_before_slice", None)
+    begun, final = slice_of(given)
+    flat = model == "flat"
+    if before is None and begun and (model == "graduated" or _in_advance(part)):
+        before = Decimal(0)  # what is due at once was billed with the first part
     if before is not None:
         return (
             yield from part_of_period(
@@ -284,12 +323,12 @@ def price(given: Given, customer: Customer) -> Asking:
             )
         )
     terms = read_terms(given)
-    sold = read_price(given.part("price"), quantity)
+    sold = read_price(part, quantity)
     steps = [Step(quantity, final)]
-    flat, credits = sold.model == "flat", given.take("credits", [])
-    currency = given.take("currency")
+    credits = given.values("credits", [])
     sold = Price(sold.model, sold.tiers, sold.columns | terms)
-    sell(customer, currency, steps, sold, issue=flat or bool(credits))
+    at_the_end = flat or (model == "volume" and not final)
+    sell(customer, currency, steps, sold, issue=at_the_end or bool(credits))
     if not flat:
         use_up_to(customer, 0, steps)
     for number, amount in enumerate(credits):
@@ -298,7 +337,29 @@ def price(given: Given, customer: Customer) -> Asking:
         yield ISSUED
         return paid_by_credits(customer, sold)
     yield RATED
-    return stated(customer, sold, due_now(customer) if flat else customer.lines())
+    return stated(customer, sold, due_now(customer) if at_the_end else customer.lines())
+
+
+def quantity_of(given: Given) -> Decimal:
+    """What was used; of several metrics only where it is one."""
+    if "quantities" not in given:
+        return given.decimal("quantity")  # type: ignore[no-any-return]
+    quantities = list(given.take("quantities").values())
+    if len(quantities) != 1:
+        raise NotSupportedError("a price for several metrics together")
+    return decimal(quantities[0])
+
+
+def slice_of(given: Given) -> tuple[bool, bool]:
+    """Whether there is a part of the period before this one, and whether the period ends with it."""
+    name = given.take("slice", "whole_period")
+    if name not in SLICES:
+        raise NotSupportedError(f"slice {name}")
+    return SLICES[name]
+
+
+def _in_advance(price: Given) -> bool:
+    return bool(price.take("payment_term", "in_arrears") == "in_advance")
 
 
 def paid_by_credits(customer: Customer, price: Price) -> Answer:
@@ -307,13 +368,6 @@ def paid_by_credits(customer: Customer, price: Price) -> Answer:
     paid = sum((row["credit_amount"] for row in documents), Decimal(0))
     due = sum((row["amount_due"] for row in documents), Decimal(0))
     return stated(customer, price, customer.lines()) | {"credits_total": paid, "total": due}
-
-
-def _is_final(given: Given) -> bool:
-    name = given.take("slice", "whole_period")
-    if name not in SLICES:
-        raise NotSupportedError(f"slice {name}")
-    return SLICES[name]
 
 
 def due_now(customer: Customer) -> list[Row]:
@@ -346,7 +400,6 @@ def stated(customer: Customer, price: Price, lines: list[Row]) -> dict[str, Any]
 
 def part_of_period(given: Given, customer: Customer, steps: list[Step]) -> Asking:
     """The second step's documents, of a period that is billed in two."""
-    given.take("billed_before_slice", None)  # follows from the quantity before
     sold = sell_in_steps(given, customer, steps)
     yield from issue_step(customer, 0, steps)
     second = yield from issue_step(customer, 1, steps)
@@ -405,9 +458,11 @@ def beyond_billed(given: Given, customer: Customer) -> Asking:
     """What a quantity costs beyond an amount that was billed: a first step that costs just that."""
     part = given.part("price")
     billed, quantity = given.decimal("billed_before"), given.decimal("quantity")
-    if part.take("model") != "package" or billed % part.decimal("package_amount"):
+    sizes = {"package": ("package_size", "package_amount"), "per_unit": (None, "unit_amount")}
+    size, amount = sizes.get(part.take("model"), (None, None))
+    if amount is None or billed % part.decimal(amount):
         raise NotSupportedError("an amount billed before that no quantity costs")
-    first = billed / part.decimal("package_amount") * part.decimal("package_size")
+    first = billed / part.decimal(amount) * (part.decimal(size) if size else 1)
     steps = [Step(first, False), Step(quantity)]
     sell_in_steps(given, customer, steps)
     yield from issue_step(customer, 0, steps)
@@ -417,10 +472,15 @@ def beyond_billed(given: Given, customer: Customer) -> Asking:
 def percentage(given: Given, customer: Customer) -> Asking:
     """A share of the amounts of events, an event an amount, in their order."""
     part = given.part("price")
-    amounts = [Decimal(amount) for amount in given.take("event_amounts")]
+    terms = {TERMS[name]: value for name, value in part.given(*TERMS).items()}
+    if "event_amounts" not in given and terms:
+        raise NotSupportedError("what is charged by event, of a quantity whose events are not said")
+    events = given.values("event_amounts", [given.take("quantity", "0")])
+    amounts = [decimal(amount) for amount in events]
+    if not decimal(terms.get("free_amount", 1)):
+        del terms["free_amount"]  # a source's way to say that no amount is free
     steps = [Step(sum(amounts, Decimal(0)))]
     sold = read_price(part, steps[0].quantity)
-    terms = {column: part.take(name) for name, column in TERMS.items() if name in part}
     charge = sell(customer, given.take("currency"), steps, sold, issue=False)
     if terms:
         customer.company.add("percentage_terms", charge_id=charge, version=1, **terms)
@@ -435,7 +495,7 @@ def carried_by_an_event(given: Given, customer: Customer) -> Asking:
     currency, quantity = given.take("currency"), given.decimal("quantity")
     sold = read_price(given.part("price"), quantity)
     currencies = customer.company.catalog["currencies"]
-    digits = next(int(row["minor_digits"]) for row in currencies if row["currency"] == currency)
+    digits = {row["currency"]: int(str(row["minor_digits"])) for row in currencies}.get(currency, 2)
     amount = given.decimal("sum_of_event_amounts_minor_units").scaleb(-digits)
     customer.metric("sum", value_property="amount")
     customer.plan(currency, "day", ROUND.days)
@@ -446,7 +506,8 @@ def carried_by_an_event(given: Given, customer: Customer) -> Asking:
     yield RATED
     said = stated(customer, sold, customer.lines())
     (used,) = customer.rows("select sum(quantity) from ledger.usage_events where tenant_id = %s")
-    return said | {"unit_amount": said["unrounded_amount"] / used["sum"]}
+    total = said["unrounded_amount"]
+    return said | {"unit_amount": total / used["sum"] if used["sum"] else total}
 
 
 @asks("split_allowance")
@@ -488,11 +549,7 @@ def cap_discount(given: Given, customer: Customer) -> Asking:
 def discount(given: Given, customer: Customer) -> Asking:
     """A discount of a charge, by percentage or amount."""
     amount = given.decimal("amount")
-    columns: Row = {}
-    for name, column in (("percentage", "discount_percent"), ("amount_off", "discount_amount")):
-        if name in given:
-            columns[column] = given.take(name)
-    price = Price("per_unit", [{"unit_amount": 1}], columns)
+    price = Price("per_unit", [{"unit_amount": 1}], discount_terms(given))
     sell(customer, given.take("currency"), [Step(amount)], price, issue=False)
     use_up_to(customer, 0, [Step(amount)])
     yield RATED

@@ -1,8 +1,10 @@
 """Cases about usage: what metrics make of events, and which events count."""
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime, time, timedelta
 from decimal import Decimal
+from itertools import product
 
 from metering_pipeline.settings import hour_of
 from tests.vectors.asking import RATED, Asking, asks
@@ -23,15 +25,23 @@ def span_of(given: Given) -> tuple[datetime, datetime, str]:
 
 @asks("aggregate", world="calendar")
 def aggregate(given: Given, customer: Customer) -> Asking:
-    """The quantity of the period's line, the events in it, and its amount; a balance from whole periods before."""
+    """The quantity of the period's line, the events in it, and its amount; a balance from whole periods before.
+
+    A filter by several values of a dimension is a charge for each of them, routed by it.
+    """
     aggregation, recurring = given.take("aggregation"), given.take("recurring", False)
+    if aggregation not in AGGREGATIONS:
+        raise NotSupportedError(f"the aggregation {aggregation}")
     start, end, zone = span_of(given)
     wanted = dict(given.take("filter", {}))
-    if any(len(values) != 1 for values in wanted.values()):
-        raise NotSupportedError("a filter by several values of a dimension")
+    single = {name: values[0] for name, values in wanted.items() if len(values) == 1}
+    routes = routes_of({name: wanted[name] for name in wanted.keys() - single.keys()})
+    if len(routes) != 1 and aggregation not in ADDITIVE:
+        raise NotSupportedError(f"a filter by several values of a dimension, of a {aggregation}")
     customer.metric(
         aggregation,
-        filter=json.dumps({name: values[0] for name, values in wanted.items()}),
+        filter=json.dumps(single),
+        dimensions=json.dumps(sorted(wanted.keys() - single.keys())),
         value_property=None if aggregation == "count" else "value",
         percentile=given.take("percentile", None),
         recurring=str(recurring).lower(),
@@ -54,18 +64,33 @@ def aggregate(given: Given, customer: Customer) -> Asking:
             properties={name: each for name, each in properties.items() if each is not None},
         )  # fmt: skip
     customer.plan(given.take("currency", "USD"), "day", length.days)
-    customer.charge(
-        "per_unit", [{"unit_amount": given.take("unit_amount", 1)}], metric=customer.name
-    )
+    price = {"unit_amount": given.take("unit_amount", 1)}
+    for number, route in enumerate(routes):
+        customer.charge(
+            "per_unit", [price], f"charge-{number}", metric=customer.name, dimension_route=route
+        )
     customer.subscribe(begun, end, zone=zone)
     yield RATED
-    line = customer.lines()[-1]
+    lines = customer.lines()[-len(routes) :]
+    value = sum((line["quantity"] for line in lines), Decimal(0))
     return {
-        "value": line["quantity"],
-        "value_round_5": round(line["quantity"], 5),
-        "events_count": Decimal(line["event_count"]),
-        "amount": line["amount"],
+        "value": value,
+        "value_round_5": round(value, 5),
+        "events_count": Decimal(sum(line["event_count"] for line in lines)),
+        "amount": sum((line["amount"] for line in lines), Decimal(0)),
     }
+
+
+ADDITIVE = ("count", "sum", "weighted_sum")
+"""Aggregations that are added over the values of a dimension."""
+
+AGGREGATIONS = (*ADDITIVE, "min", "max", "latest", "unique_count", "percentile")
+
+
+def routes_of(wanted: Mapping[str, Sequence[str]]) -> list[str]:
+    """A route for each combination of the values that a filter lets through; one for all without it."""
+    combinations = product(*wanted.values())
+    return [json.dumps(dict(zip(wanted, values, strict=True))) for values in combinations]
 
 
 @asks("ingest", world="calendar")

@@ -21,13 +21,13 @@ from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.settings import HOUR, Settings, hour_of
 from metering_pipeline.transform.dbt import compiled_text, run_dbt
 from tests.dbt.company import SEEDS, Company, Row
-from tests.vectors.cases import NotSupportedError
 
 MODELS = (
     "usage_events", "usage_contributions", "usage_hourly", "usage_daily",
     "billing_periods", "period_usage_daily", "rated_lines", "draft_invoices",
 )  # fmt: skip
 FUNCTIONS = ("usage_in_ledger", "usage_as_landed_by")
+ONE_DAY = timedelta(days=1)
 ROUND = timedelta(days=10)
 LONG = timedelta(days=900)
 """A period that is never over here."""
@@ -76,6 +76,7 @@ class World:
             unit="units", filter="{}", description="Units",
         )  # fmt: skip
         self._events: list[Row] = []
+        self._settle()
 
     def close(self) -> None:
         self.connection.close()
@@ -109,8 +110,8 @@ class World:
 
     # What happens to all at once
 
-    def rate(self) -> dict[str, str]:
-        """Land the events, publish the catalog and rate; whose catalog was refused, and why."""
+    def rate(self) -> dict[str, Row]:
+        """Land the events, publish the catalog and rate; whose catalog was refused, and for what row."""
         self._load_catalog()
         if self.round == 0:
             run_dbt(self.database, "run", ["catalog_problems", *FUNCTIONS])
@@ -149,18 +150,25 @@ class World:
 
     # How
 
+    def _settle(self) -> None:
+        """Somebody who is always there: an empty catalog is refused, and cases may have nobody."""
+        resident = Customer(self, "resident")
+        resident.plan("USD")
+        resident.fee(1)
+        resident.subscribe(self.start, self.start + ONE_DAY)
+
     def _take_currencies(self) -> None:
         with (SEEDS / "currencies.csv").open() as seed:
             for row in csv.DictReader(seed):
                 self.company.add("currencies", **row)
 
-    def _publish(self) -> dict[str, str]:
+    def _publish(self) -> dict[str, Row]:
         """Load the catalog without the customers whose rows the validation refuses."""
-        refused: dict[str, str] = {}
+        refused: dict[str, Row] = {}
         while problems := self.rows("select * from staging.catalog_problems"):
-            found = {_customer_of(problem): _said(problem) for problem in problems}
+            found = {_customer_of(problem): problem for problem in problems}
             if found.keys() <= refused.keys():
-                raise CatalogRefusedError("; ".join(found.values()))
+                raise CatalogRefusedError(str(problems))
             for name in found:
                 self.forget(name)
             refused |= found
@@ -235,10 +243,6 @@ def _names(text: str, name: str) -> bool:
     return text == name or text.startswith(f"{name}.")
 
 
-def _said(problem: Row) -> str:
-    return "{catalog_table} {row_key}: {column_name} {value} {problem}".format_map(problem)
-
-
 def _customer_of(problem: Row) -> str:
     """Every id of a customer begins with its name, which the validation gives in the row's key."""
     name = str(problem["row_key"]).split(" ")[0].split(".")[0]
@@ -255,7 +259,7 @@ class Customer:
     name: str
     tenant: str = ""
     latest: datetime | None = None
-    """The latest date that the case names."""
+    """The latest day that the case names."""
     _interval: timedelta = field(default=timedelta())
     _events: int = field(default=0)
     _grants: int = field(default=0)
@@ -269,18 +273,16 @@ class Customer:
 
     def metric(self, aggregation: str, **columns: object) -> None:
         """A metric of the case's own, which reads an event type of the same name."""
-        row: Row = {"filter": "{}"} | columns
+        row: Row = {"filter": "{}", "dimensions": "[]"} | columns
         self.company.add(
-            "metrics", metric=self.name, event_type=self.name, aggregation=aggregation, dimensions="[]",
-            unit="units", description=self.name, **row,
+            "metrics", metric=self.name, event_type=self.name, aggregation=aggregation, unit="units",
+            description=self.name, **row,
         )  # fmt: skip
 
     def plan(
         self, currency: str, interval: str = "month", count: object = 1, **more: object
     ) -> None:
         """The plan; its charges follow."""
-        if all(row["currency"] != currency for row in self.company.catalog["currencies"]):
-            raise NotSupportedError(f"the currency {currency} is not in the catalog")
         row: Row = {"minimum_document_amount": 0} | more
         self._interval = DAYS.get(interval, timedelta()) * (
             int(str(count)) if str(count).isdigit() else 1
@@ -332,7 +334,7 @@ class Customer:
 
         Without an end it ends two whole intervals after all that the case is about.
         """
-        end = end or max(start, self.latest or start) + 3 * self._interval
+        end = end or max(start, self.latest or start) + ONE_DAY + 3 * self._interval
         if not self.own("tenants"):
             # A legal entity of its own: what others are billed does not put off its next document.
             self.company.add(
