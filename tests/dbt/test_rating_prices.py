@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from fractions import Fraction
 from typing import Any
@@ -287,6 +288,85 @@ def test_every_model_agrees_with_plain_fractions(units: Company, rate: Rate) -> 
         assert sum(rated[name].values()) >= 0
     assert units.rows("select * from rating.unrated_usage") == []
     assert units.rows(SLICES_THAT_ARE_NOT_THE_LINE) == []
+    assert {case.model for case in cases.values()} == set(MODELS_WITH_PRICES)
+
+
+DAYS = ("2026-02-04", "2026-03-08", "2026-05-08")
+"""When documents are issued; each time with usage that came late for those before."""
+
+WHAT_IS_NOT_BILLED_OR_DUE = """
+    select charge_id, component, sum(amount) as amount
+    from (
+        select charge_id, component, amount from rating.rated_lines
+        union all
+        select charge_id, component, -amount from invoices.issued_invoice_lines
+        union all
+        select charge_id, component, -amount from invoices.draft_invoice_lines
+    ) as lines
+    group by charge_id, component
+    having sum(amount) <> 0
+"""
+DOCUMENTS_THAT_ARE_NOT_THEIR_LINES = """
+    select draft_id, total, sum(amount)
+    from invoices.draft_invoices
+    inner join invoices.draft_invoice_lines using (draft_id)
+    group by draft_id, total
+    having total <> sum(amount)
+"""
+
+
+def pieces_of(case: Case, dice: Dice) -> list[Row]:
+    """The case's usage in pieces that can come in any order; some of them are taken back by others."""
+    if case.events:
+        return [
+            {"at": f"2026-01-31T{number:02}:00:00Z", "quantity": quantity, "metric": "units"}
+            for number, quantity in enumerate(case.events)
+        ]
+    whole = case.by_region or ({"": case.quantity} if case.quantity else {})
+    pieces = []
+    for region, quantity in whole.items():
+        first, second = dice.number(9_000, (2,)), -dice.number(9_000, (2,))
+        for part in (first, second, quantity - first - second):
+            piece = {"at": "2026-01-31T12:00:00Z", "value": part, "metric": "units"}
+            pieces.append(piece | ({"metric": "by_region", "region": region} if region else {}))
+    return pieces
+
+
+def test_late_usage_of_every_model_adds_up(units: Company, rate: Rate) -> None:
+    """In any order, over three issuings: billed and due are what is rated, and that is what it costs."""
+    dice = Dice(20260201)
+    units.add_metric("by_region", dimensions='["region"]')
+    cases = {}
+    waves: list[list[tuple[str, Row]]] = [[] for _ in DAYS]
+    for number in range(80):
+        currency = dice.choice(list(DIGITS))
+        case = dice.case(DIGITS[currency])
+        pieces = pieces_of(case, dice)
+        for name in (f"t-{number}", f"u-{number}"):
+            cases[name] = case
+            sell_case(units, name, currency, replace(case, quantity=0, events=[], by_region={}))
+            dice.shuffle(pieces)
+            for piece in pieces:
+                dice.choice(waves).append((name, piece))
+    for day, wave in zip(DAYS, waves, strict=True):
+        for name, piece in wave:
+            (units.record_event if "quantity" in piece else units.use)(name, **piece)  # type: ignore[arg-type]
+        rate()
+        assert units.rows(SLICES_THAT_ARE_NOT_THE_LINE) == []
+        assert units.rows(WHAT_IS_NOT_BILLED_OR_DUE) == []
+        assert units.rows(DOCUMENTS_THAT_ARE_NOT_THEIR_LINES) == []
+        units.issue(day)
+    rate()
+
+    assert units.draft_lines() == []
+    billed: dict[str, dict[str, Fraction]] = {name: {} for name in cases}
+    for line in units.rows(
+        "select charge_id, component, sum(amount) as amount from invoices.issued_invoice_lines"
+        " group by charge_id, component having sum(amount) <> 0"
+    ):
+        billed[line["charge_id"]][line["component"]] = Fraction(line["amount"])
+    for name, case in cases.items():
+        assert billed[name] == {part: sum_ for part, sum_ in amounts(case).items() if sum_}, name
     assert {case.model for case in cases.values()} == set(MODELS_WITH_PRICES)
 
 
