@@ -169,7 +169,7 @@ def cap_credit(given: Given, customer: Customer) -> Asking:
 def plan_change(given: Given, customer: Customer) -> Asking:
     """A fee paid in advance, ended within its period, and the new plan's fee for the rest of it; or one of them."""
     given.take("action")
-    zone, currency = given.take("timezone"), given.take("currency")
+    zone, currency = given.take("timezone", "UTC"), given.take("currency")
     start, change = given.instant("period_start"), given.instant("change_date")
     end = given.instant("period_end_inclusive_day") + timedelta(days=1)
     old, new = fee_of(given, "old"), fee_of(given, "new")

@@ -95,8 +95,9 @@ def subscribe_part(given: Given, customer: Customer, billable: bool = False) -> 
     """A subscription of the part that is active, of the period that it is cut from."""
     zone = given.take("timezone", "UTC")
     if "period" in given:
-        start, end = (local_midnight(day, zone) for day in given.take("period"))
-        first, last = (local_midnight(day, zone) for day in given.take("active"))
+        period = given.values("period")
+        start, end = (local_midnight(day, zone) for day in period)
+        first, last = (local_midnight(day, zone) for day in given.values("active", period))
     else:
         first = start = customer.world.start
         end = start + timedelta(days=int(given.take("period_days")))

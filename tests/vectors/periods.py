@@ -63,7 +63,7 @@ class OutsideError(Exception):
 @asks("next_boundary", world="calendar")
 def next_boundary(given: Given, customer: Customer) -> Asking:
     """A subscription that starts there: where its first period ends."""
-    zone = given.take("timezone")
+    zone = given.take("timezone", "UTC")
     interval, count = interval_of(given)
     start = given.instant("period_start")
     end = given.instant("end_date", None)
@@ -79,7 +79,7 @@ def next_boundary(given: Given, customer: Customer) -> Asking:
 @asks("period_of_event", world="calendar")
 def period_of_event(given: Given, customer: Customer) -> Asking:
     """The period that holds the instant; without a start of the subscription, the full one."""
-    zone = given.take("timezone")
+    zone = given.take("timezone", "UTC")
     interval, count = interval_of(given)
     event, start = given.instant("event"), given.instant("subscription_start", None)
     given.take(
@@ -102,7 +102,7 @@ def period_of_event(given: Given, customer: Customer) -> Asking:
 @asks("list_periods", world="calendar")
 def list_periods(given: Given, customer: Customer) -> Asking:
     """The periods of a subscription, to its end or as far as they begin before ``until``."""
-    zone = given.take("timezone")
+    zone = given.take("timezone", "UTC")
     interval, count = interval_of(given)
     until = given.instant("until", None)
     customer.plan("USD", interval, count)
@@ -125,7 +125,7 @@ def list_periods(given: Given, customer: Customer) -> Asking:
 @asks("previous_boundary", world="calendar")
 def previous_boundary(given: Given, customer: Customer) -> Asking:
     """The full period of a subscription that starts there, or an instant before, begins at it."""
-    zone = given.take("timezone")
+    zone = given.take("timezone", "UTC")
     interval, count = interval_of(given)
     start = given.instant("timestamp")
     if not given.take("inclusive"):
@@ -142,7 +142,7 @@ def next_reset(given: Given, customer: Customer) -> Asking:
 
     After the subscription's end it is the end.
     """
-    zone = given.take("timezone")
+    zone = given.take("timezone", "UTC")
     interval, count = interval_of(given)
     anchor = anchor_of(given, zone, interval).astimezone(zone_of(zone))
     midnight = anchor.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -162,7 +162,7 @@ def next_reset(given: Given, customer: Customer) -> Asking:
 def floor_interval(given: Given, customer: Customer) -> Asking:
     """Where the calendar's interval that holds an instant begins: the full period of such a subscription."""
     interval = given.take("op").removeprefix("floor_")
-    zone = given.take("timezone")
+    zone = given.take("timezone", "UTC")
     customer.plan("USD", interval)
     customer.subscribe(given.instant("timestamp"), anchor=calendar_anchor(zone), zone=zone)
     yield RATED
@@ -172,7 +172,7 @@ def floor_interval(given: Given, customer: Customer) -> Asking:
 @asks("floor_hour", world="calendar")
 def floor_hour(given: Given, customer: Customer) -> Asking:
     """The hour that usage is kept in; hours are those of UTC, which a zone may be minutes away from."""
-    zone, instant = given.take("timezone"), given.instant("timestamp")
+    zone, instant = given.take("timezone", "UTC"), given.instant("timestamp")
     offset = instant.astimezone(zone_of(zone)).utcoffset() or timedelta()
     yield RATED
     hour = "{{ hour_of('%(instant)s::timestamptz + %(minutes)s') }} - %(minutes)s"
@@ -183,7 +183,7 @@ def floor_hour(given: Given, customer: Customer) -> Asking:
 @asks("add_days", world="calendar")
 def add_days(given: Given, customer: Customer) -> Asking:
     """The boundary of an interval of so many days anchored at the instant: the next one, or the one before."""
-    zone, days = given.take("timezone"), int(given.take("days"))
+    zone, days = given.take("timezone", "UTC"), int(given.take("days"))
     instant = given.instant("timestamp")
     customer.plan("USD", "day", abs(days) or 1)
     customer.subscribe(instant - INSTANT if days < 0 else instant, anchor=instant, zone=zone)
@@ -210,7 +210,7 @@ def days_between(given: Given, customer: Customer) -> Asking:
     start = given.instant("start")
     customer.plan("USD", "year")
     customer.fee(1)
-    customer.subscribe(start, given.instant("end"), zone=given.take("timezone"))
+    customer.subscribe(start, given.instant("end"), zone=given.take("timezone", "UTC"))
     yield RATED
     return {"days": Decimal(sum(line["charged_days"] for line in customer.lines()))}
 
