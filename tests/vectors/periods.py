@@ -53,7 +53,8 @@ def containing(periods: list[Row], instant: datetime, kind: str = "period") -> R
     found = [row for row in periods if row[f"{kind}_start"] <= instant < row[f"{kind}_end"]]
     if not found:
         raise OutsideError
-    return found[0]
+    (period,) = found
+    return period
 
 
 class OutsideError(Exception):

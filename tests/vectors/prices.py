@@ -176,11 +176,12 @@ def conversion(given: Given) -> Row:
         if terms:
             raise NotSupportedError("a conversion that is there and switched off")
         return {}
+    mode = rounding(terms.get("rounding"))
     return {
         "conversion_operation": given.take("operation"),
         "conversion_factor": given.take("factor"),
-        "quantity_rounding": rounding(terms.get("rounding")),
-        "quantity_digits": terms.get("digits", 0),
+        "quantity_rounding": mode,
+        "quantity_digits": terms.get("digits", 0) if mode else 0,
     }
 
 
@@ -475,8 +476,10 @@ def percentage(given: Given, customer: Customer) -> Asking:
     terms = {TERMS[name]: value for name, value in part.given(*TERMS).items()}
     if "event_amounts" not in given and terms:
         raise NotSupportedError("what is charged by event, of a quantity whose events are not said")
-    events = given.values("event_amounts", [given.take("quantity", "0")])
-    amounts = [decimal(amount) for amount in events]
+    if "event_amounts" in given:
+        amounts = [decimal(amount) for amount in given.values("event_amounts")]
+    else:
+        amounts = [given.decimal("quantity")]
     if not decimal(terms.get("free_amount", 1)):
         del terms["free_amount"]  # a source's way to say that no amount is free
     steps = [Step(sum(amounts, Decimal(0)))]
