@@ -55,8 +55,8 @@ def test_other_billing_systems_agree(try_folder: Try) -> None:
     )
 
 
-ROUND = {"op": "round", "amount": "1", "currency": "USD"}
-UNIT = {"model": "per_unit", "unit_amount": "1"}
+ROUND: dict[str, object] = {"op": "round", "amount": "1", "currency": "USD"}
+UNIT: dict[str, object] = {"model": "per_unit", "unit_amount": "1"}
 
 WRONG: list[tuple[str, dict[str, object], dict[str, object], str]] = [
     ("unknown-key", {**ROUND, "mood": "glad"}, {"rounded": "1"}, "unknown key inputs.mood"),
