@@ -31,3 +31,32 @@ with newest as (
 select law_results.*
 from reconciliation.law_results
 inner join newest using (law, window_start, window_end, evaluation_id);
+
+-- The canonical text of properties, from the ledger's jsonb: keys in the order of their UTF-8 bytes at every depth,
+-- numbers without trailing zeros. It is what landing wrote, made by another piece of code. What an object holds is
+-- written in one statement, since a call costs more than all the rest.
+create function reconciliation.canonical_text(value jsonb) returns text
+language plpgsql immutable strict parallel safe as $$
+begin
+    case jsonb_typeof(value)
+        when 'object' then return (
+            select
+                '{' || coalesce(string_agg(
+                    to_json(key)::text || ':' || case
+                        when jsonb_typeof(member) = 'number' then trim_scale(member::numeric)::text
+                        when jsonb_typeof(member) in ('object', 'array') then reconciliation.canonical_text(member)
+                        else member::text
+                    end,
+                    ',' order by key collate "C"
+                ), '') || '}'
+            from jsonb_each(value) as members (key, member)
+        );
+        when 'array' then return (
+            select '[' || coalesce(string_agg(reconciliation.canonical_text(element), ',' order by place), '') || ']'
+            from jsonb_array_elements(value) with ordinality as elements (element, place)
+        );
+        when 'number' then return trim_scale(value::numeric)::text;
+        else return value::text;
+    end case;
+end
+$$;
