@@ -6,11 +6,11 @@ import sys
 from rich.console import Console
 from rich.markup import escape
 
-from metering_pipeline.cli import money, pipeline  # each gives its commands to the group
+from metering_pipeline.cli import money, pipeline, proof  # each gives its commands to the group
 from metering_pipeline.cli.group import cli
 from metering_pipeline.errors import MeteringError
 
-__all__ = ["cli", "main", "money", "pipeline"]
+__all__ = ["cli", "main", "money", "pipeline", "proof"]
 
 
 def main() -> None:

@@ -3,10 +3,14 @@
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import click
 
 from metering_pipeline.settings import parse_hour
+
+if TYPE_CHECKING:
+    from metering_pipeline.reconciliation.difference_causes import Span
 
 
 class Hour(click.ParamType[datetime]):
@@ -82,3 +86,70 @@ class Quantity(click.ParamType[Decimal]):
         if not re.fullmatch(r"[0-9]{1,20}([.][0-9]{1,18})?", str(value), re.ASCII):
             self.fail(f"{value!r}: write a decimal number as 1250000 or 0.5", param, ctx)
         return Decimal(str(value))
+
+
+class Instant(click.ParamType[datetime]):
+    """An instant with its offset, RFC 3339."""
+
+    name = "instant"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            instant = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r}: write an instant as 2026-01-31T12:59:59.25Z", param, ctx)
+        if instant.tzinfo is None:
+            self.fail(f"{value!r}: add its offset, as 2026-01-31T12:59:59.25Z", param, ctx)
+        return instant.astimezone(UTC)
+
+
+class HourOrDay(click.ParamType[datetime | date]):
+    """An hour in UTC, written 2026-01-31T13, or a UTC day, 2026-01-31."""
+
+    name = "hour"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime | date:
+        if isinstance(value, date):
+            return value
+        if "T" in str(value):
+            return Hour().convert(value, param, ctx)
+        return Day().convert(value, param, ctx)
+
+
+class HourOrDocument(click.ParamType[datetime | str]):
+    """A landing hour, written 2026-01-31T13, or a document's number."""
+
+    name = "hour or document"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime | str:
+        if isinstance(value, datetime):
+            return value
+        if re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", str(value)):
+            return Hour().convert(value, param, ctx)
+        return str(value)
+
+
+class Window(click.ParamType["Span"]):
+    """The window of a law: 2026-01-31T13, 2026-01-31 or 2026-01."""
+
+    name = "window"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> "Span":
+        from metering_pipeline.reconciliation.difference_causes import Span
+
+        if isinstance(value, Span):
+            return value
+        try:
+            return Span.parse(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)

@@ -76,7 +76,7 @@ def evaluate(
     """
     if law not in LAWS:
         raise ValueError(f"{law!r} is not a law. Laws: {', '.join(LAWS)}.")
-    with _one_snapshot(connection):
+    with one_snapshot(connection):
         if law == "L5":
             return _evaluate_documents(connection, window_start, window_end, now)
         return _evaluate(connection, law, window_start, window_end, now)
@@ -90,7 +90,7 @@ def evaluate_day_of_usage(
     Compares every bucket of the day, whichever landing hours contributed to it, or none: contributions
     with hourly and hourly with daily usage. Otherwise as ``evaluate``.
     """
-    with _one_snapshot(connection):
+    with one_snapshot(connection):
         return _evaluate(connection, "L3_day", day, day + DAY, now)
 
 
@@ -157,7 +157,8 @@ def _next_evaluation(connection: psycopg.Connection) -> int:
 
 
 @contextmanager
-def _one_snapshot(connection: psycopg.Connection) -> Iterator[None]:
+def one_snapshot(connection: psycopg.Connection) -> Iterator[None]:
+    """A transaction that sees one moment (REPEATABLE READ); inside of another one the caller's snapshot counts."""
     if connection.info.transaction_status != TransactionStatus.IDLE:
         yield
         return
