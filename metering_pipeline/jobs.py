@@ -17,6 +17,7 @@ LATE_ARRIVALS = dg.AssetSelection.assets(["rollups", "late_arrivals"]) | dg.Asse
 DRAFTS = dg.AssetSelection.assets(["landing", "hours"], *rating_models.keys)
 LOOKED_AT_DAILY = dg.AssetSelection.assets(["ledger", "suspects"], ["rollups", "lateness"])
 PROOF = dg.AssetSelection.assets(["reconciliation", "law_results"])
+PROVIDER = dg.AssetSelection.assets(["reconciliation", "provider_usage"])
 ISSUED = dg.AssetSelection.assets(["invoices", "issued_invoices"])
 
 WRITES = {"metering/writes": "the pipeline"}
@@ -54,5 +55,10 @@ nightly = dg.define_asset_job(
     PROOF,
     description="Proves everything that is kept; it reads, and runs beside the others.",
 )
+provider = dg.define_asset_job(
+    "provider",
+    PROVIDER,
+    description="Compares usage with the billing provider's; it adds what it fetched, and runs beside the others.",
+)
 
-jobs = [catalog, hourly, late_arrivals, drafts, billing, nightly]
+jobs = [catalog, hourly, late_arrivals, drafts, billing, nightly, provider]

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import dagster as dg
 
-from metering_pipeline.jobs import billing, hourly, nightly
+from metering_pipeline import settings
+from metering_pipeline.jobs import billing, hourly, nightly, provider
 from metering_pipeline.partitions import HOUR_FORMAT
 from metering_pipeline.settings import HOUR, hour_of
 
@@ -33,4 +34,12 @@ def every_night(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat())
 
 
-schedules = [every_hour, every_day, every_night]
+@dg.schedule(cron_schedule="20 0 * * *", job=provider, execution_timezone="UTC")
+def before_billing(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Compares with the billing provider, if there is one, before the day's invoices are issued."""
+    if settings.load().provider_usage is None:
+        return dg.SkipReason("No billing provider is configured (METERING_PROVIDER_USAGE).")
+    return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat())
+
+
+schedules = [every_hour, before_billing, every_day, every_night]

@@ -6,14 +6,23 @@ is an error: a misspelt setting must not fall back to a default in silence.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from metering_pipeline.errors import MeteringError
 
 PREFIX = "METERING_"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+CHOICES = {
+    "approval": ("none", "required"),
+    "dbt_mode": ("inprocess", "cli"),
+    "provider_gate": ("warn", "hold"),
+    "stripe_grouping": ("hour", "day"),
+}
 
 
 class SettingError(MeteringError):
@@ -69,6 +78,28 @@ class Settings:
     """``required``: a draft that is due is held until somebody approves it as it is (``metering issue
     --approve``). ``none``: what the gate lets go is issued."""
 
+    provider_usage: str | None = None
+    """Whose usage is compared with ours before invoices go: ``csv:PATH`` (a file or a folder), ``stripe``, or
+    ``table:SCHEMA.NAME`` (a table or view of this database). Unset: nobody's, and nothing is said of it."""
+
+    provider_threshold_percent: Decimal = Decimal("0.01")
+    """Percent of the larger side. A provider's figure for a tenant, metric and period that differs by no more
+    is good: providers round, and count in floating point."""
+
+    provider_gate: str = "warn"
+    """``hold``: invoices whose usage differs from the provider's beyond the threshold, or was not compared,
+    are held. ``warn``: the check shows it, and they go."""
+
+    stripe_api_key: str | None = field(default=None, repr=False)
+    """A restricted key with read access to customers and billing meters. From the environment only: it is
+    written nowhere."""
+
+    stripe_api_base: str | None = None
+    """Another address than Stripe's own: https, or http on this machine, as for its mock server."""
+
+    stripe_grouping: str = "hour"
+    """``hour`` names the hours that Stripe has not; ``day`` asks for fewer pages and names days."""
+
     clock: datetime | None = None
     """A fixed instant taken for now, RFC 3339: for replays and the demo. Unset: the real time."""
 
@@ -88,7 +119,7 @@ class Settings:
 def load(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings. Raises SettingError for an unknown or unreadable one."""
     environment = os.environ if environment is None else environment
-    known = {field.name for field in fields(Settings)}
+    known = {each.name for each in fields(Settings)}
     values: dict[str, object] = {}
     for variable, text in environment.items():
         if not variable.startswith(PREFIX):
@@ -109,11 +140,11 @@ def _read(variable: str, name: str, text: str) -> object:
         if name == "first_hour":
             return parse_hour(text)
         if name == "clock":
-            return _instant(text)
-        if name == "approval":
-            return _one_of(text, ("none", "required"))
-        if name == "dbt_mode":
-            return _one_of(text, ("inprocess", "cli"))
+            return parse_instant(text)
+        if name in CHOICES:
+            return _one_of(text, CHOICES[name])
+        if isinstance(default, Decimal):
+            return _percent(text)
         if isinstance(default, int):
             return _whole_number(text)
         if isinstance(default, date):
@@ -133,9 +164,13 @@ def parse_hour(text: str) -> datetime:
         raise ValueError("write an hour in UTC as 2026-01-31T13") from None
 
 
-def _instant(text: str) -> datetime:
-    instant = datetime.fromisoformat(text)
-    if instant.tzinfo is None:
+def parse_instant(text: str) -> datetime:
+    """An RFC 3339 instant, in UTC. Raises ValueError with what to write."""
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
         raise ValueError("write an instant with its offset, as 2026-01-31T13:00:00Z")
     return instant.astimezone(UTC)
 
@@ -144,6 +179,16 @@ def _whole_number(text: str) -> int:
     number = int(text)
     if number < 0:
         raise ValueError("must not be negative")
+    return number
+
+
+def _percent(text: str) -> Decimal:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        raise ValueError("write a percentage as 0.01") from None
+    if not (number.is_finite() and 0 <= number < 100):
+        raise ValueError("must be a percentage from 0 up to, not including, 100")
     return number
 
 

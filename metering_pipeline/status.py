@@ -19,6 +19,7 @@ from metering_pipeline.reconciliation.findings import (
     newest_hours,
 )
 from metering_pipeline.reconciliation.laws import law_state
+from metering_pipeline.reconciliation.providers.comparing import provider_state
 
 COUNTED_BYTES = 256 << 20
 """A table up to this size is counted; a larger one is estimated, and the figure says so."""
@@ -85,9 +86,31 @@ def print_status(console: Console, connection: psycopg.Connection) -> bool:
     stages.add_row(
         "invoices", f"{row['drafts']:,} drafts, {row['issued']:,} issued, {row['held']:,} held"
     )
+    provider = provider_line(connection)
+    if provider:
+        stages.add_row("provider", provider)
     console.print(stages)
     print_findings(console, connection)
     return print_laws(console, connection)
+
+
+def provider_line(connection: psycopg.Connection) -> str | None:
+    """How the configured billing provider's usage compares with ours; None without one."""
+    row = connection.execute(
+        "select value from catalog.settings where name = 'provider_usage' and value <> ''"
+    ).fetchone()
+    if row is None:
+        return None
+    (source,) = row
+    state = provider_state(connection, source)
+    if state is None:
+        return f"{escape(source)}: never compared (metering reconcile)"
+    when = f"{state.fetched_at.astimezone(UTC):%Y-%m-%dT%H:%M}Z"
+    figures = f"{state.periods:,} periods, {state.within_threshold:,} within the threshold"
+    differ = f"{state.beyond:,} differ"
+    if state.tenants:
+        differ = f"[red]{differ}: {escape(', '.join(state.tenants))}[/red] (metering reconcile)"
+    return f"{escape(source)}, asked {when}: {figures}, {differ}"
 
 
 def _size(connection: psycopg.Connection, schema: str, table: str) -> str:

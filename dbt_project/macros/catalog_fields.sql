@@ -96,6 +96,14 @@
                 'recorded_at': 'instant',
             },
         },
+        'provider_customers': {
+            'key': ['customer'],
+            'columns': {'customer': 'text', 'tenant_id': 'text?'},
+        },
+        'provider_meters': {
+            'key': ['meter'],
+            'columns': {'meter': 'text', 'metric': 'text?'},
+        },
     }) }}
 {%- endmacro %}
 
@@ -116,6 +124,8 @@
         ('coupons', ['currency'], 'currencies', ['currency']),
         ('corrections', ['charge_id', 'version'], 'charges', ['charge_id', 'version']),
         ('corrections', ['subscription_id'], 'subscriptions', ['subscription_id']),
+        ('provider_customers', ['tenant_id'], 'tenants', ['tenant_id']),
+        ('provider_meters', ['metric'], 'metrics', ['metric']),
     ]) }}
 {%- endmacro %}
 

@@ -8,7 +8,7 @@ import click
 
 from metering_pipeline import settings
 from metering_pipeline.cli.group import cli, console
-from metering_pipeline.cli.values import Day, Hour
+from metering_pipeline.cli.values import Day, Hour, Instant
 from metering_pipeline.progress import step
 from metering_pipeline.settings import HOUR
 
@@ -200,6 +200,33 @@ def prove() -> None:
         run_job(instance, "nightly")
     with open_database(settings.load(), reading=True).connect() as connection:
         well = print_laws(console, connection)
+    sys.exit(0 if well else 1)
+
+
+@cli.command()
+@click.option(
+    "--source",
+    metavar="csv:PATH|stripe|table:SCHEMA.NAME",
+    help="Default: METERING_PROVIDER_USAGE.",
+)
+@click.option("--from", "first", type=Instant(), help="First instant, as 2026-01-01T00:00:00Z.")
+@click.option("--to", "last", type=Instant(), help="The instant up to, not including, which.")
+def reconcile(source: str | None, first: datetime | None, last: datetime | None) -> None:
+    """Compare usage with a billing provider's, by tenant, metric and period, and name what explains a difference.
+
+    What was fetched is kept. Without --from and --to: of Stripe last month and this one, up to midnight
+    (UTC); of files and tables whatever they have.
+
+    Exit code 1 if anything differs beyond METERING_PROVIDER_THRESHOLD_PERCENT.
+    """
+    if (first is None) != (last is None):
+        raise click.UsageError("Give both --from and --to, or neither.")
+    if first and last and first >= last:
+        raise click.UsageError("--to is not after --from.")
+    from metering_pipeline.reconcile import reconcile as compare_usage
+    from metering_pipeline.reconciliation.providers.usage import Span
+
+    well = compare_usage(console, source, Span(first, last) if first and last else None)
     sys.exit(0 if well else 1)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metering_pipeline.settings import parse_hour
+from metering_pipeline.settings import parse_hour, parse_instant
 
 if TYPE_CHECKING:
     from metering_pipeline.reconciliation.difference_causes import Span
@@ -57,6 +57,22 @@ class Amount(click.ParamType[Decimal]):
         if not re.fullmatch(r"-?[0-9]{1,20}([.][0-9]{1,18})?", text):
             self.fail(f"{text!r}: write an amount with a point, as 100.00", param, ctx)
         return Decimal(text)
+
+
+class Instant(click.ParamType[datetime]):
+    """An instant with its offset, written 2026-01-31T13:00:00Z."""
+
+    name = "instant"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            return parse_instant(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
 
 
 class Month(click.ParamType[datetime]):

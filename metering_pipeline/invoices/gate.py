@@ -44,13 +44,16 @@ def find_holds(connection: psycopg.Connection, billing_date: date, now: datetime
     """The holds of the due drafts, which the temporary table due_drafts has.
 
     Reasons: law_failed, never_evaluated, hour_not_sealed, pending_usage, unrated_usage,
-    not_approved.
+    not_approved, provider_differs.
     """
     holds = _holds(connection, "never_evaluated", "holds_never_evaluated")
     _evaluate_laws(connection, billing_date, now)
     holds += _law_holds(connection, billing_date)
     for reason, name in BY_STATEMENT.items():
         holds += _holds(connection, reason, name)
+    (provider,) = rows(connection, PACKAGE, "provider_gate")
+    if provider.holds:
+        holds += _holds(connection, "provider_differs", "holds_provider_differs")
     return holds
 
 

@@ -1,13 +1,18 @@
-"""The law results as an asset: materializing it proves everything that is kept."""
+"""The law results as an asset: materializing it proves everything that is kept. And a billing provider's usage."""
 
 import time
 from collections.abc import Iterator
 
 import dagster as dg
 
+from metering_pipeline import settings
+from metering_pipeline.postgres import open_database
 from metering_pipeline.reconciliation.checks import law_result, prove_everything
 from metering_pipeline.reconciliation.laws import MEANINGS
 from metering_pipeline.reconciliation.proof import PROVED
+from metering_pipeline.reconciliation.providers.comparing import Comparison, compare
+from metering_pipeline.reconciliation.providers.fetching import fetch, provider, usual_span
+from metering_pipeline.reconciliation.providers.usage import ProviderError
 
 KEY = dg.AssetKey(["reconciliation", "law_results"])
 
@@ -44,4 +49,94 @@ def law_results(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeRes
             "seconds": round(time.monotonic() - started, 1),
         },
         check_results=[law_result(each, KEY) for each in tallies],
+    )
+
+
+PROVIDER_KEY = dg.AssetKey(["reconciliation", "provider_usage"])
+SHOWN = 20
+"""Periods that the check shows."""
+
+
+@dg.asset(
+    key=PROVIDER_KEY,
+    group_name="reconciliation",
+    kinds={"python", "postgres"},
+    owners=["team:metering"],
+    deps=[["rollups", "usage_hourly"]],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "provider_agrees",
+            asset=PROVIDER_KEY,
+            blocking=True,
+            description="The billing provider has the same usage as we, within METERING_PROVIDER_THRESHOLD_PERCENT.",
+        )
+    ],
+    description=(
+        "What a billing provider, or a table of the company's own, says of our tenants' usage, as rows that are only "
+        "ever added. Materializing it asks METERING_PROVIDER_USAGE anew and compares: the check shows what differs, "
+        "why, and what to do. With METERING_PROVIDER_GATE=hold the invoices of those who differ are held."
+    ),
+)
+def provider_usage(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+    configured = settings.load()
+    if configured.provider_usage is None:
+        raise ProviderError(
+            "No billing provider is configured: set METERING_PROVIDER_USAGE to csv:PATH, stripe or table:SCHEMA.NAME."
+        )
+    database = open_database(configured)
+    now = configured.now()
+    source = provider(configured, database, configured.provider_usage)
+    fetched = fetch(database, source, usual_span(source.source, now), "schedule", now)
+    context.log.info("%s values of %s, %s", fetched.values, fetched.source, fetched.span)
+    with database.connect() as connection:
+        comparison = compare(connection, fetched.source)
+    yield dg.MaterializeResult(
+        metadata={
+            "source": fetched.source,
+            "span": str(fetched.span),
+            "values": fetched.values,
+            "periods compared": len(comparison.periods),
+            "periods that differ": len(comparison.beyond),
+        },
+        check_results=[provider_result(comparison, holds=configured.provider_gate == "hold")],
+    )
+
+
+def provider_result(comparison: Comparison, holds: bool) -> dg.AssetCheckResult:
+    """A comparison as a check result: an error where it holds invoices, else a warning."""
+    beyond = comparison.beyond
+    metadata: dict[str, dg.MetadataValue] = {"differ": dg.MetadataValue.int(len(beyond))}
+    if beyond:
+        metadata["where"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord(
+                    {
+                        "tenant": each.who,
+                        "metric": each.what,
+                        "period": each.when,
+                        "theirs": "nothing" if each.theirs is None else str(each.theirs),
+                        "ours": "nothing" if each.ours is None else str(each.ours),
+                        "state": each.state,
+                        "causes": "; ".join(map(str, comparison.causes.get(each, []))),
+                    }
+                )
+                for each in beyond[:SHOWN]
+            ]
+        )
+        metadata["what to do"] = dg.MetadataValue.md(
+            "\n".join(f"- {each}" for each in comparison.advice())
+        )
+    return dg.AssetCheckResult(
+        asset_key=PROVIDER_KEY,
+        check_name="provider_agrees",
+        passed=not beyond,
+        severity=dg.AssetCheckSeverity.ERROR if holds else dg.AssetCheckSeverity.WARN,
+        description=(
+            f"{len(comparison.periods)} periods of {comparison.source} agree with ours."
+            if not beyond
+            else f"{len(beyond)} of {len(comparison.periods)} periods of {comparison.source} differ: see "
+            "reconciliation.provider_periods where is_beyond."
+            + (" Their tenants' invoices are held (metering issue --release)." if holds else "")
+        ),
+        metadata=metadata,
     )

@@ -180,3 +180,14 @@ create table catalog.corrections (
     recorded_at timestamptz not null,
     foreign key (charge_id, version) references catalog.charges deferrable initially deferred
 );
+
+-- What a billing provider calls our tenants and metrics. Without a tenant, or a metric: not ours on purpose.
+create table catalog.provider_customers (
+    customer text collate "C" primary key,
+    tenant_id text collate "C" references catalog.tenants deferrable initially deferred
+);
+
+create table catalog.provider_meters (
+    meter text collate "C" primary key,
+    metric text collate "C" references catalog.metrics deferrable initially deferred
+);

@@ -312,7 +312,7 @@ create table invoices.held_invoices (
     reason text not null check (
         reason in (
             'law_failed', 'never_evaluated', 'hour_not_sealed', 'pending_usage', 'unrated_usage', 'not_approved',
-            'held_by_hand'
+            'provider_differs', 'held_by_hand'
         )
     ),
     detail text not null,

@@ -60,3 +60,60 @@ begin
     end case;
 end
 $$;
+
+-- What a billing provider, or a table of the company's own, said of our tenants' usage: a row for each time that it
+-- was asked. The span is [starts_at, ends_at). Exact: whatever is not there for the span is not known to it; else
+-- the span is that of its rows, whose days may begin in several zones.
+create table reconciliation.provider_fetches (
+    fetch_id bigint generated always as identity primary key,
+    source text not null,
+    starts_at timestamptz not null,
+    ends_at timestamptz not null,
+    is_exact boolean not null,
+    metrics text[] not null,
+    fetched_at timestamptz not null,
+    fetched_by text not null,
+    check (starts_at < ends_at)
+);
+create index provider_fetches_by_source on reconciliation.provider_fetches (source, fetch_id);
+
+-- The values that it gave, as it named them and as the catalog mapped them then; null: to nobody and nothing.
+create table reconciliation.provider_usage (
+    fetch_id bigint not null references reconciliation.provider_fetches,
+    customer text collate "C" not null,
+    tenant_id text collate "C",
+    meter text collate "C" not null,
+    metric text collate "C",
+    starts_at timestamptz not null,
+    ends_at timestamptz not null,
+    value numeric not null,
+    place text not null,
+    primary key (fetch_id, customer, meter, starts_at),
+    check (starts_at < ends_at)
+);
+
+create function reconciliation.refuse_change() returns trigger
+language plpgsql as $$
+begin
+    raise exception '%.% is append-only: % refused. What was fetched stays; fetch again.',
+        tg_table_schema, tg_table_name, lower(tg_op)
+        using errcode = 'restrict_violation';
+end
+$$;
+
+do $$
+declare
+    table_name text;
+begin
+    foreach table_name in array array['provider_fetches', 'provider_usage'] loop
+        execute format(
+            'create trigger append_only before update or delete on reconciliation.%I'
+            ' for each row execute function reconciliation.refuse_change()', table_name
+        );
+        execute format(
+            'create trigger never_truncated before truncate on reconciliation.%I'
+            ' for each statement execute function reconciliation.refuse_change()', table_name
+        );
+    end loop;
+end
+$$;

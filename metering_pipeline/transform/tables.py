@@ -22,6 +22,7 @@ WRITTEN_BY = {
     "invoices/draft_invoice_lines": ["invoices", "draft_invoices"],
     "invoices": ["invoices", "issued_invoices"],
     "catalog": ["catalog", "catalog_versions"],
+    "reconciliation/provider_fetches": ["reconciliation", "provider_usage"],
     "reconciliation": ["reconciliation", "law_results"],
 }
 """Which asset writes a table that is no asset itself: by the table, else by its schema."""

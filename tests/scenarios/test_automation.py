@@ -202,7 +202,21 @@ def test_every_night_proves_everything() -> None:
     assert asked.partition_key is None
 
 
-def test_the_proof_runs_beside_the_others_and_they_one_at_a_time() -> None:
+def test_a_billing_provider_is_asked_before_the_day_s_invoices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from metering_pipeline.schedules import before_billing, every_day
+
+    tick = datetime(2026, 3, 1, 0, 20, tzinfo=UTC)
+    context = dg.build_schedule_context(scheduled_execution_time=tick)
+    assert requests(before_billing(context)) == []
+    monkeypatch.setenv("METERING_PROVIDER_USAGE", "stripe")
+    assert len(requests(before_billing(context))) == 1
+    minute, hour = before_billing.cron_schedule.split()[:2]  # type: ignore[union-attr]
+    assert (int(hour), int(minute)) < tuple(map(int, every_day.cron_schedule.split()[1::-1]))  # type: ignore[union-attr]
+
+
+def test_proof_and_provider_run_beside_the_others_and_they_one_at_a_time() -> None:
     import yaml
 
     from metering_pipeline.definitions import defs
@@ -216,7 +230,7 @@ def test_the_proof_runs_beside_the_others_and_they_one_at_a_time() -> None:
         for job in defs.resolve_all_job_defs()
         if limit["key"] not in job.tags and not job.name.startswith("__")
     ]
-    assert free == ["nightly"]
+    assert free == ["nightly", "provider"]
 
 
 def test_the_night_names_what_was_damaged(january: Pipeline) -> None:

@@ -192,7 +192,10 @@ incoming as (
 
 {% endfor -%}
 empty_tables as (
-    {% for table in tables if table not in ('percentage_terms', 'tax_rates', 'coupons', 'corrections') -%}
+    {% set may_be_empty = [
+        'percentage_terms', 'tax_rates', 'coupons', 'corrections', 'provider_customers', 'provider_meters',
+    ] -%}
+    {% for table in tables if table not in may_be_empty -%}
     select
         '{{ table }}' as catalog_table,
         '' as row_key,
