@@ -37,7 +37,7 @@ def run_demo(console: Console, fresh: bool) -> None:
         run_hours,
         run_job,
     )
-    from metering_pipeline.generate import generate
+    from metering_pipeline.generate import SOURCE, generate
     from metering_pipeline.landing.listing import list_hours
     from metering_pipeline.postgres import open_database
     from metering_pipeline.status import print_status
@@ -46,7 +46,9 @@ def run_demo(console: Console, fresh: bool) -> None:
     with step(console, "PostgreSQL and its schema"):
         database = open_database(configured)
     with step(console, f"{EVENTS:,} sample events of January 2026") as say:
-        totals = generate(Path(configured.landing_root), FIRST_DAY, DAYS, events=EVENTS, seed=1)
+        totals = generate(
+            Path(configured.landing_root), FIRST_DAY, DAYS, events=EVENTS, seed=1, source=SOURCE
+        )
         say(f"{totals.lines:,} lines in {totals.files} files")
     with step(console, "Listing of the landing root") as say:
         listing = list_hours(database.url, configured, configured.now())

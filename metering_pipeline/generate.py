@@ -7,6 +7,7 @@ CloudEvents. The same seed gives the same bytes, and the exact totals come back 
 
 import csv
 import gzip
+import hashlib
 import io
 import random
 from collections import Counter, defaultdict
@@ -29,6 +30,10 @@ MODELS = ("small", "medium", "large")
 REGIONS = ("us-east", "eu-west", "ap-south")
 LOOKBACK = timedelta(hours=72)
 
+SOURCE = "exporter"
+"""The source in the catalog's seeds whose file is the second one of each drop."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MODEL_WEIGHTS = (12, 6, 2)
 _TENANTS = (
     "acme", "birch-labs", "cobalt", "delta-health", "ember", "fjord", "granite", "harbor",
@@ -108,11 +113,13 @@ def generate(
     events: int = 60_000,
     seed: int = 1,
     shares: Shares | None = None,
+    source: str | None = None,
 ) -> GeneratedTotals:
     """Write the events of some UTC days below ``root``; the totals of what was written.
 
     Files are dropped at the given hours of each day; the events of an hour land in the next hour
-    that has a drop. ``events`` is the number of distinct events.
+    that has a drop. ``events`` is the number of distinct events. The second file of each drop is of
+    ``source``, if one is given: it writes a manifest too.
     """
     shares = shares or Shares()
     rng = random.Random(seed)  # noqa: S311
@@ -126,7 +133,7 @@ def generate(
         lines = landings.get(hour, [])
         if lines or bad_lines[hour]:
             _write_hour(
-                _Drop(root, hour, position, rng, shares.cloud_events),
+                _Drop(root, hour, position, rng, shares.cloud_events, source),
                 lines,
                 bad_lines[hour],
                 totals,
@@ -293,6 +300,7 @@ class _Drop:
     position: int
     rng: random.Random
     cloud_events: float
+    source: str | None
 
     @property
     def folder(self) -> Path:
@@ -300,7 +308,8 @@ class _Drop:
 
 
 def _write_hour(drop: _Drop, lines: list[_Event], bad_lines: int, totals: GeneratedTotals) -> None:
-    """Two files: NDJSON, in which the bad lines are, and a second one of changing format."""
+    """Two files: NDJSON, in which the bad lines are, and a second one of changing format, whose source
+    then says what it sent."""
     drop.folder.mkdir(parents=True, exist_ok=True)
     drop.rng.shuffle(lines)
     cut = len(lines) * 2 // 3
@@ -308,18 +317,56 @@ def _write_hour(drop: _Drop, lines: list[_Event], bad_lines: int, totals: Genera
     for _ in range(bad_lines):
         texts.insert(drop.rng.randrange(len(texts) + 1), _bad_line(drop))
     _write(drop.folder / "events-1.ndjson.gz", _gzipped("".join(f"{text}\n" for text in texts)))
-    _SECOND_FILE[drop.position % len(_SECOND_FILE)](drop, lines[cut:])
+    second = _SECOND_FILE[drop.position % len(_SECOND_FILE)](drop, lines[cut:])
+    if drop.source is not None:
+        _write_manifest(drop, drop.source, second, lines[cut:])
     totals.lines += len(lines) + bad_lines
     totals.bad_lines += bad_lines
     totals.files += 2
     totals.landing_hours += (drop.hour,)
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_manifest(drop: _Drop, source: str, file: Path, events: Sequence[_Event]) -> None:
+    by_type: defaultdict[str, list[_Event]] = defaultdict(list)
+    for event in events:
+        by_type[event.event_type].append(event)
+    content = file.read_bytes()
+    manifest = {
+        "source": source,
+        "landed_hour": f"{drop.hour:%Y-%m-%dT%H}",
+        "files": [
+            {
+                "name": file.name,
+                "size_bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+        ],
+        "totals": [
+            {
+                "event_type": event_type,
+                "events": len(of_type),
+                "quantity": str(sum(event.quantity for event in of_type)),
+                "digest": str(sum(map(_low_64_bits, of_type))),
+            }
+            for event_type, of_type in sorted(by_type.items())
+        ],
+    }
+    _write(drop.folder / f"_manifest.{source}.json", msgspec.json.encode(manifest))
+
+
+def _low_64_bits(event: _Event) -> int:
+    """Of the fingerprint, signed; as a producer computes it."""
+    microseconds = (event.occurred_at - _EPOCH) // timedelta(microseconds=1)
+    identity = (event.tenant_id, event.event_type, str(microseconds), event.correlation_id)
+    fingerprint = hashlib.sha256("\x1f".join(identity).encode()).digest()[:16]
+    return int.from_bytes(fingerprint[8:], signed=True)
+
+
+def _write(path: Path, content: bytes) -> Path:
     """Complete or not at all: a name that ends in .tmp is not landed."""
     unfinished = path.with_name(path.name + ".tmp")
     unfinished.write_bytes(content)
-    unfinished.replace(path)
+    return unfinished.replace(path)
 
 
 def _gzipped(text: str) -> bytes:
@@ -396,12 +443,12 @@ def _bad_line(drop: _Drop) -> str:
     return drop.rng.choice(kinds)
 
 
-def _second_ndjson(drop: _Drop, lines: list[_Event]) -> None:
+def _second_ndjson(drop: _Drop, lines: list[_Event]) -> Path:
     text = "\n".join(_ndjson(drop, event) for event in lines)
-    _write(drop.folder / "events-2.ndjson", text.encode())
+    return _write(drop.folder / "events-2.ndjson", text.encode())
 
 
-def _second_parquet(drop: _Drop, lines: list[_Event]) -> None:
+def _second_parquet(drop: _Drop, lines: list[_Event]) -> Path:
     columns = [list(column) for column in zip(*lines, strict=True)] or [[]] * len(_Event._fields)
     columns[5] = [_dumped(properties) for properties in columns[5]]
     table = pa.table(
@@ -410,7 +457,7 @@ def _second_parquet(drop: _Drop, lines: list[_Event]) -> None:
     )
     written = io.BytesIO()
     pq.write_table(table, written, compression="zstd")
-    _write(drop.folder / "events-2.parquet", written.getvalue())
+    return _write(drop.folder / "events-2.parquet", written.getvalue())
 
 
 _PARQUET = pa.schema(
@@ -426,7 +473,7 @@ _PARQUET = pa.schema(
 )
 
 
-def _second_csv(drop: _Drop, lines: list[_Event]) -> None:
+def _second_csv(drop: _Drop, lines: list[_Event]) -> Path:
     written = io.StringIO()
     table = csv.writer(written)
     table.writerow(_Event._fields)
@@ -436,10 +483,10 @@ def _second_csv(drop: _Drop, lines: list[_Event]) -> None:
             [*event[:2], _time(event.occurred_at), event.correlation_id, quantity,
              _dumped(event.properties), "true" if event.void else ""]
         )  # fmt: skip
-    _write(drop.folder / "events-2.csv", written.getvalue().encode())
+    return _write(drop.folder / "events-2.csv", written.getvalue().encode())
 
 
-_SECOND_FILE: tuple[Callable[[_Drop, list[_Event]], None], ...] = (
+_SECOND_FILE: tuple[Callable[[_Drop, list[_Event]], Path], ...] = (
     _second_ndjson,
     _second_parquet,
     _second_ndjson,

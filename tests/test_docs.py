@@ -1,8 +1,10 @@
 """Docs say only what is true: worked examples are computed, commands exist, links lead somewhere."""
 
+import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -10,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from metering_pipeline.cli import cli
-from metering_pipeline.postgres import Database
+from metering_pipeline.landing.store import land_hour
+from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.settings import PROJECT_ROOT, Settings
 
 PAGES = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
@@ -50,6 +53,36 @@ def test_shell_example_of_the_fingerprint() -> None:
         ["sh", "-c", command], capture_output=True, text=True, check=True
     ).stdout.strip()
     assert output == promised(FINGERPRINT_PAGE)[0].replace("-", "")
+
+
+def test_the_example_of_control_totals(settings: Settings, tmp_path: Path) -> None:
+    """The manifest on the page is what its Python prints and its shell computes, and it lands without a problem."""
+    page = (PROJECT_ROOT / "docs" / "control-totals.md").read_text()
+    events, manifest = blocks(page, "json")
+    (code,), (shell, *_) = blocks(page, "python"), blocks(page, "sh")
+    (tmp_path / "gateway-1.ndjson").write_text(events)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert json.loads(run.stdout) == json.loads(manifest)
+    run = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True)
+    first, second, third = map(int, run.stdout.split())
+    digests = [str(first + second), str(third)]
+    assert [each["digest"] for each in json.loads(manifest)["totals"]] == digests
+    assert f"{first}, {second} (together {digests[0]}) and {third}" in page
+
+    hour = datetime(2026, 1, 31, 13, tzinfo=UTC)
+    folder = Path(settings.landing_root) / "landed_hour=2026-01-31T13"
+    folder.mkdir()
+    (folder / "gateway-1.ndjson").write_text(events)
+    (folder / "_manifest.json").write_text(manifest)
+    database = open_database(settings)
+    land_hour(database.url, settings, hour, hour)
+    with database.connect() as connection:
+        states = "select array_agg(state) from reconciliation.control_totals"
+        assert connection.execute(states).fetchone() == (["identical", "identical"],)
+        reasons = "select array_agg(reason) from reconciliation.manifest_problems"
+        assert connection.execute(reasons).fetchone() == (["undeclared_source"],)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

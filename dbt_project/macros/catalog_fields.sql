@@ -104,6 +104,13 @@
             'key': ['meter'],
             'columns': {'meter': 'text', 'metric': 'text?'},
         },
+        'sources': {
+            'key': ['source'],
+            'columns': {
+                'source': 'text', 'file_pattern': 'text', 'tenants': 'names=[]', 'expects_manifest': 'boolean',
+                'due_hours': 'whole=1', 'declared_from': 'instant', 'declared_until': 'instant?', 'description': 'text',
+            },
+        },
     }) }}
 {%- endmacro %}
 

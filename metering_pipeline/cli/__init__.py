@@ -6,11 +6,16 @@ import sys
 from rich.console import Console
 from rich.markup import escape
 
-from metering_pipeline.cli import money, pipeline, proof  # each gives its commands to the group
+from metering_pipeline.cli import (  # each gives its commands to the group
+    completeness,
+    money,
+    pipeline,
+    proof,
+)
 from metering_pipeline.cli.group import cli
 from metering_pipeline.errors import MeteringError
 
-__all__ = ["cli", "main", "money", "pipeline", "proof"]
+__all__ = ["cli", "completeness", "main", "money", "pipeline", "proof"]
 
 
 def main() -> None:

@@ -29,14 +29,20 @@ def demo(fresh: bool) -> None:
 @click.option("--events", type=click.IntRange(1), default=60_000, show_default=True)
 @click.option("--seed", type=int, default=1, show_default=True)
 def generate(root: Path | None, first_day: date, days: int, events: int, seed: int) -> None:
-    """Write sample events into a landing root: seeded, with duplicates, late, conflicting and bad lines."""
+    """Write sample events into a landing root: seeded, with duplicates, late, conflicting and bad lines.
+
+    Each drop has a manifest that says what its second file holds.
+    """
+    from metering_pipeline.generate import SOURCE
     from metering_pipeline.generate import generate as write_events
 
     landing_root = str(root or settings.load().landing_root)
     if "://" in landing_root:
         raise click.UsageError(f"{landing_root} is no directory of this machine; give one: --root.")
     place = Path(landing_root)
-    totals = write_events(place, first_day=first_day, days=days, events=events, seed=seed)
+    totals = write_events(
+        place, first_day=first_day, days=days, events=events, seed=seed, source=SOURCE
+    )
     console.print(f"{totals.lines:,} lines in {totals.files} files below {place}")
 
 

@@ -43,14 +43,16 @@ class Hold:
 def find_holds(connection: psycopg.Connection, billing_date: date, now: datetime) -> list[Hold]:
     """The holds of the due drafts, which the temporary table due_drafts has.
 
-    Reasons: law_failed, never_evaluated, hour_not_sealed, pending_usage, unrated_usage,
-    not_approved, provider_differs.
+    Reasons: law_failed, never_evaluated, hour_not_sealed, manifest_absent, totals_differ, pending_usage,
+    unrated_usage, not_approved, provider_differs.
     """
     holds = _holds(connection, "never_evaluated", "holds_never_evaluated")
     _evaluate_laws(connection, billing_date, now)
     holds += _law_holds(connection, billing_date)
     for reason, name in BY_STATEMENT.items():
         holds += _holds(connection, reason, name)
+    sources = rows(connection, PACKAGE, "holds_source_incomplete")
+    holds += [Hold(row.draft_id, row.reason, row.detail) for row in sources]
     (provider,) = rows(connection, PACKAGE, "provider_gate")
     if provider.holds:
         holds += _holds(connection, "provider_differs", "holds_provider_differs")

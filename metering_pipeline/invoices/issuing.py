@@ -292,12 +292,12 @@ def _hold_back(
 
 
 def _pin_and_drop(connection: psycopg.Connection, documents: Sequence[Document]) -> None:
-    """Pin the usage of what has become documents; their drafts are no drafts any more."""
+    """Pin the usage of what has become documents, and who waived what of it; their drafts are no drafts any more."""
     numbers = {
         "draft_ids": [each.columns["draft_id"] for each in documents],
         "invoice_numbers": [each.columns["invoice_number"] for each in documents],
     }
-    for name in ("freeze_usage", "drop_issued_drafts", "make_drafts_stale"):
+    for name in ("keep_waivers", "freeze_usage", "drop_issued_drafts", "make_drafts_stale"):
         connection.execute(statement(PACKAGE, name), numbers)
 
 

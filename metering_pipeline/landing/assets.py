@@ -44,6 +44,7 @@ def usage_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
             "hours with files": len(landed),
             "files landed": sum(hour.files_landed for hour in landed),
             "files unchanged": sum(hour.files_unchanged for hour in landed),
+            "manifests landed": sum(hour.manifests_landed for hour in landed),
             "records accepted": sum(hour.accepted for hour in landed),
             "records rejected": sum(hour.rejected for hour in landed),
         }
@@ -64,7 +65,12 @@ def usage_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
 )
 def hours() -> dg.MaterializeResult[None]:
     configured = settings.load()
-    listing = list_hours(open_database(configured).url, configured, configured.now())
+    database = open_database(configured)
+    listing = list_hours(database.url, configured, configured.now())
+    with database.connect() as connection:
+        states = connection.execute(
+            "select state, count(*) from reconciliation.source_hours group by state order by state"
+        ).fetchall()
     waiting = [hour.strftime(HOUR_FORMAT) for hour in listing.unlanded_hours]
     unknown = [f"{each.path}: {each.problem}" for each in listing.unknown]
     return dg.MaterializeResult(
@@ -73,6 +79,7 @@ def hours() -> dg.MaterializeResult[None]:
             "hours sealed": listing.sealed,
             "hours with files not landed yet": ", ".join(waiting) or "none",
             "what cannot be landed": "\n".join(unknown) or "none",
+            "sources' hours": ", ".join(f"{count:,} {state}" for state, count in states) or "none",
             "files landed and missing now": listing.missing,
             "of these": "\n".join(listing.missing_sample) or "none",
         }

@@ -228,7 +228,7 @@ _VOID_VALUES: dict[object, bool] = {
     "true": True,
     "false": False,
 }
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def _text(value: object, field: str) -> str:
@@ -238,7 +238,7 @@ def _text(value: object, field: str) -> str:
         raise Refused(
             Reason.EMPTY_TEXT, f"{field} is empty; it must have 1 to {MAX_TEXT_BYTES} bytes"
         )
-    if _CONTROL_CHARACTER.search(value):
+    if CONTROL_CHARACTER.search(value):
         raise Refused(Reason.CONTROL_CHARACTER, f"{field} holds a control character; remove it")
     if len(value.encode()) > MAX_TEXT_BYTES:
         raise Refused(

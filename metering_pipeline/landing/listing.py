@@ -20,7 +20,7 @@ class Listing:
     sealed: int
     """Of these, the sealed ones."""
     unlanded_hours: tuple[datetime, ...]
-    """Hours with files that are not landed, or whose size or modification time is another since."""
+    """Hours with files or manifests that are not landed, or whose size or modification time is another since."""
     unposted_hours: tuple[datetime, ...]
     """Hours that are over, and landed, but not posted to the ledger since."""
     unknown: tuple[Unknown, ...]
@@ -31,6 +31,7 @@ class Listing:
     missing_sample: tuple[str, ...]
     """Some of them, the ones missed last."""
     files: dict[datetime, list[SourceFile]] = field(repr=False)
+    """By hour, manifests included."""
 
     def digest_of(self, landed_hour: datetime) -> str:
         """A digest of the hour's files as listed: it changes when a file appears or changes."""
@@ -70,21 +71,13 @@ def _write(
 ) -> Listing:
     last_hour = hour_of(now)
     unknown = contents.unknown + _outside(contents, settings.first_hour, last_hour)
-    files = {
-        hour: found for hour, found in contents.files.items() if first_hour <= hour <= last_hour
-    }
-    listed = [file for found in files.values() for file in found]
+    files = _within(contents.files, first_hour, last_hour)
+    manifests = _within(contents.manifests, first_hour, last_hour)
     with connection.transaction():
         connection.execute("select pg_advisory_xact_lock(%s)", (PIPELINE_LOCK,))
-        as_listed = {
-            "first_hour": first_hour,
-            "last_hour": last_hour,
-            "now": now,
-            "file_keys": [file.key for file in listed],
-            "sizes": [file.size_bytes for file in listed],
-            "modified": [file.modified for file in listed],
-            "hours": [file.landed_hour for file in listed],
-        }
+        span = {"first_hour": first_hour, "last_hour": last_hour, "now": now}
+        as_listed = span | _columns(files)
+        [(waiting,)] = connection.execute(_NOTE_MANIFESTS, span | _columns(manifests)).fetchall()
         unknown += [
             unreadable(key, hour.astimezone(UTC), detail)
             for key, hour, detail in connection.execute(_UNREADABLE, as_listed)
@@ -93,13 +86,13 @@ def _write(
             _LIST_HOURS,
             as_listed
             | {
-                "unlandable": [each.landed_hour for each in unknown if each.landed_hour],
+                "unlandable": [each.landed_hour for each in unknown if each.landed_hour] + waiting,
                 "sealed_until": now - timedelta(minutes=settings.settle_minutes) - HOUR,
             },
         ).fetchall()
         connection.execute(_NOTE_MISSING, as_listed)
         [(missing, missing_sample)] = connection.execute(_MISSING, as_listed).fetchall()
-    unlanded_hours = tuple(hour.astimezone(UTC) for hour in unlanded)
+    unlanded_hours = tuple(hour.astimezone(UTC) for hour in sorted({*unlanded, *waiting}))
     unposted_hours = tuple(hour.astimezone(UTC) for hour in unposted)
     return Listing(
         hours,
@@ -109,8 +102,24 @@ def _write(
         tuple(unknown),
         missing,
         tuple(missing_sample),
-        files,
+        {hour: files.get(hour, []) + manifests.get(hour, []) for hour in {*files, *manifests}},
     )
+
+
+def _within(
+    found: dict[datetime, list[SourceFile]], first_hour: datetime, last_hour: datetime
+) -> dict[datetime, list[SourceFile]]:
+    return {hour: files for hour, files in found.items() if first_hour <= hour <= last_hour}
+
+
+def _columns(found: dict[datetime, list[SourceFile]]) -> dict[str, list[object]]:
+    listed = [file for files in found.values() for file in files]
+    return {
+        "file_keys": [file.key for file in listed],
+        "sizes": [file.size_bytes for file in listed],
+        "modified": [file.modified for file in listed],
+        "hours": [file.landed_hour for file in listed],
+    }
 
 
 def unreadable(file_key: str, landed_hour: datetime, detail: str) -> Unknown:
@@ -128,7 +137,7 @@ def _outside(contents: Contents, first_hour: datetime, last_hour: datetime) -> l
             if hour < first_hour
             else "the hour has not begun; it is landed when it has",
         )
-        for hour in sorted(contents.files)
+        for hour in sorted({*contents.files, *contents.manifests})
         if not first_hour <= hour <= last_hour
     ]
 
@@ -220,6 +229,40 @@ select
         order by 1
     )
 from written
+"""
+
+_NOTE_MANIFESTS = """
+with listed as (
+    select *
+    from unnest(
+        %(file_keys)s::text[], %(sizes)s::bigint[], %(modified)s::timestamptz[], %(hours)s::timestamptz[]
+    ) as listed (file_key, size_bytes, modified_at, landed_hour)
+),
+
+noted as (
+    update landing.manifests
+    set missing_since = case when landed.is_missing then %(now)s::timestamptz end
+    from (
+        select
+            manifests.manifest_id,
+            manifests.superseded_by is null and listed.file_key is null as is_missing
+        from landing.manifests
+        left join listed on manifests.file_key = listed.file_key
+        where manifests.landed_hour between %(first_hour)s::timestamptz and %(last_hour)s::timestamptz
+    ) as landed
+    where manifests.manifest_id = landed.manifest_id and (manifests.missing_since is null) = landed.is_missing
+)
+
+select array(
+    select distinct listed.landed_hour
+    from listed
+    left join landing.manifests
+        on listed.file_key = manifests.file_key
+        and listed.size_bytes = manifests.size_bytes
+        and listed.modified_at = manifests.modified_at
+        and manifests.superseded_by is null
+    where manifests.manifest_id is null
+)
 """
 
 _NOTE_MISSING = """

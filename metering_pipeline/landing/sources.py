@@ -24,8 +24,11 @@ from metering_pipeline.settings import HOUR, parse_hour
 EXTENSIONS = (".ndjson", ".ndjson.gz", ".json", ".parquet", ".csv")
 IGNORED_PREFIXES = (".", "_")
 IGNORED_SUFFIX = ".tmp"
-"""Names that begin with ``.`` or ``_`` or end in ``.tmp`` are not looked at: files still being
-written, markers, and the reserved ``_manifest.json``."""
+"""Names that begin with ``.`` or ``_`` or end in ``.tmp`` are no event files: files still being
+written, markers, and manifests."""
+
+MANIFEST = re.compile(r"_manifest(?:\.(?P<source>.+))?\.json")
+"""What a producer says that it sent, beside the files of an hour; with its source where there are several."""
 
 IN_MEMORY_BYTES = 64 << 20
 """A larger file is copied to the temporary folder instead of memory while it is read."""
@@ -74,9 +77,10 @@ class Snapshot(NamedTuple):
 
 @dataclass
 class Contents:
-    """What a listing found: files by hour, each in the order of their keys, and what is unknown."""
+    """What a listing found: files and manifests by hour, in the order of their keys, and what is unknown."""
 
     files: dict[datetime, list[SourceFile]] = field(default_factory=dict)
+    manifests: dict[datetime, list[SourceFile]] = field(default_factory=dict)
     unknown: list[Unknown] = field(default_factory=list)
 
 
@@ -142,7 +146,7 @@ class Source:
                 selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
                 for info in self._files.get_file_info(selector):
                     _sort_in(info, contents)
-        if not contents.files:
+        if not contents.files and not contents.manifests:
             self._expect_root()
         return _in_order(contents)
 
@@ -256,9 +260,16 @@ def _ignored(name: str) -> bool:
 def _sort_in(info: fs.FileInfo, contents: Contents) -> None:
     """Put one entry of a listing where it belongs."""
     parts = info.path.split("/")
-    if any(map(_ignored, parts)):
-        return
     hour = _folder_hour(parts[0])
+    if any(map(_ignored, parts)):
+        if (
+            hour
+            and len(parts) == 2
+            and info.type == fs.FileType.File
+            and MANIFEST.fullmatch(parts[1])
+        ):
+            _add(info, hour, contents.manifests)
+        return
     if hour is None:
         if len(parts) == 1:
             problem = (
@@ -273,10 +284,20 @@ def _sort_in(info: fs.FileInfo, contents: Contents) -> None:
     elif not info.path.endswith(EXTENSIONS):
         problem = f"the name ends in none of {', '.join(EXTENSIONS)}; rename it, or begin it with _"
     else:
-        file = SourceFile(info.path, hour, info.size, info.mtime or NEVER_MODIFIED)
-        contents.files.setdefault(hour, []).append(file)
+        _add(info, hour, contents.files)
         return
     contents.unknown.append(Unknown(info.path, hour, problem))
+
+
+def _add(info: fs.FileInfo, hour: datetime, files: dict[datetime, list[SourceFile]]) -> None:
+    file = SourceFile(info.path, hour, info.size, info.mtime or NEVER_MODIFIED)
+    files.setdefault(hour, []).append(file)
+
+
+def manifest_source(name: str) -> str | None:
+    """The source in a manifest's name; None where there is none."""
+    match = MANIFEST.fullmatch(name)
+    return match["source"] if match else None
 
 
 def _folder(landed_hour: datetime) -> str:
@@ -294,7 +315,7 @@ def _folder_hour(name: str) -> datetime | None:
 
 
 def _in_order(contents: Contents) -> Contents:
-    for files in contents.files.values():
+    for files in (*contents.files.values(), *contents.manifests.values()):
         files.sort(key=lambda file: file.key)
     contents.unknown.sort(key=lambda unknown: unknown.path)
     return contents

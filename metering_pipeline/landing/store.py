@@ -1,5 +1,6 @@
 """Landing hours in the database: one transaction an hour, nothing lost, nothing twice."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from metering_pipeline.landing import readers
 from metering_pipeline.landing.columns import INSTANT
 from metering_pipeline.landing.events import Limits
 from metering_pipeline.landing.listing import unreadable
+from metering_pipeline.landing.manifests import Manifest, read_manifest
 from metering_pipeline.landing.readers import Chunk, RejectedRecord, UnreadableFile
 from metering_pipeline.landing.sources import Source, SourceFile, Unknown
 from metering_pipeline.postgres import PIPELINE_LOCK
@@ -51,6 +53,7 @@ class LandedHour:
     landed_hour: datetime
     files_landed: int = 0
     files_unchanged: int = 0
+    manifests_landed: int = 0
     accepted: int = 0
     rejected: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -135,7 +138,8 @@ class Store:
     ) -> list[LandedHour]:
         """Land the hours from first to last (inclusive) that have files; see ``land_hours``."""
         contents = self._source.list_since(first, last)
-        found = {*contents.files, *(each.landed_hour for each in contents.unknown)}
+        unknown = (each.landed_hour for each in contents.unknown)
+        found = {*contents.files, *contents.manifests, *unknown}
         hours = sorted(hour for hour in found if hour is not None and first <= hour <= last)
         if not self._keep:
             # All of them before the pipeline's lock: who lands one of these hours holds its lock, and may
@@ -150,7 +154,7 @@ class Store:
         return landed
 
     def land_hour(self, landed_hour: datetime, now: datetime) -> LandedHour:
-        """Land the files of one hour that are new or have new content; all of them or none.
+        """Land the files and manifests of one hour that are new or have new content; all or none.
 
         A file with the content of its current version changes nothing but that version's
         modification time; other content, an older one again included, is a new version. An
@@ -159,6 +163,7 @@ class Store:
         """
         contents = self._source.list_hour(landed_hour)
         files = contents.files.get(landed_hour, [])
+        manifests = contents.manifests.get(landed_hour, [])
         if files:
             self._make_partition(landed_hour)
         with self._transaction():
@@ -173,7 +178,11 @@ class Store:
                 self._execute(
                     f"analyze landing.usage_events_{landed_hour:%Y%m%d} (landed_hour, file_id)"
                 )
+            said = self._read_manifests(landed_hour, manifests)
             self._execute("select pg_advisory_xact_lock($1::bigint)", PIPELINE_LOCK)
+            for each in said:
+                self._write_manifest(each, now)
+            landed.manifests_landed = sum(each.manifest is not None for each in said)
             for file, version in zip(files, versions, strict=True):
                 self._make_current(file, current.get(file.key), version)
             landed.unknown += self._unreadable_files(files)
@@ -330,6 +339,80 @@ class Store:
                 current.file_id,
             )
 
+    def _read_manifests(
+        self, landed_hour: datetime, manifests: Sequence[SourceFile]
+    ) -> list["_Said"]:
+        """The hour's manifests, those read that are new or have new content; what they and earlier ones
+        name is added up."""
+        rows = self._execute(
+            "select file_key, content_sha256 from landing.manifests"
+            " where landed_hour = $1::timestamptz and superseded_by is null",
+            landed_hour,
+        )
+        if not rows and not manifests:
+            return []
+        known = dict(rows)
+        said = []
+        for file in manifests:
+            with self._source.snapshot(file) as snapshot:
+                sha256 = snapshot.content_sha256
+                manifest = None
+                if known.get(file.key) != sha256:
+                    manifest = read_manifest(
+                        file.key, landed_hour, file.size_bytes, snapshot.stream
+                    )
+            said.append(_Said(file, sha256, manifest))
+        named = [key for each in said for key in each.file_keys()]
+        self._execute(_ADD_UP_FILES, landed_hour, json.dumps(named))
+        return said
+
+    def _write_manifest(self, said: "_Said", now: datetime) -> None:
+        """A version of a manifest that takes the current one's place; or that the current one was seen."""
+        file, manifest = said.file, said.manifest
+        if manifest is None:
+            self._execute(
+                "update landing.manifests set modified_at = $1::timestamptz"
+                " where file_key = $2::text and superseded_by is null"
+                " and modified_at <> $1::timestamptz",
+                file.modified,
+                file.key,
+            )
+            return
+        [(manifest_id,)] = self._execute(
+            "select nextval(pg_get_serial_sequence('landing.manifests', 'manifest_id'))"
+        )
+        self._execute(
+            "update landing.manifests set superseded_by = $1::bigint, missing_since = null"
+            " where file_key = $2::text and superseded_by is null",
+            manifest_id,
+            file.key,
+        )
+        self._execute(
+            """
+            insert into landing.manifests (
+                manifest_id, file_key, landed_hour, source, problems, content_sha256, size_bytes,
+                landed_at, modified_at
+            )
+            overriding system value
+            values (
+                $1::bigint, $2::text, $3::timestamptz, nullif($4::text, ''),
+                array(select jsonb_array_elements_text($5::text::jsonb)), $6::text, $7::bigint,
+                $8::timestamptz, $9::timestamptz
+            )
+            """,
+            manifest_id,
+            file.key,
+            file.landed_hour,
+            manifest.source or "",
+            json.dumps(manifest.problems),
+            said.content_sha256,
+            file.size_bytes,
+            now,
+            file.modified,
+        )
+        self._execute(_WRITE_NAMED_FILES, manifest_id, said.files_text())
+        self._execute(_WRITE_TOTALS, manifest_id, said.totals_text())
+
     def _write_hour(self, landed: LandedHour, file_count: int, now: datetime) -> None:
         settle = timedelta(minutes=self._settings.settle_minutes)
         sealed = now >= landed.landed_hour + HOUR + settle and not landed.unknown
@@ -354,6 +437,92 @@ class Store:
             landed.files_landed > 0,
             sealed,
         )
+
+
+_ADD_UP_FILES = """
+insert into landing.file_totals (file_id, event_type, event_count, quantity, event_digest)
+select
+    events.file_id,
+    events.event_type,
+    count(*),
+    sum(events.quantity),
+    sum(catalog.low_64_bits(encode(substring(sha256(convert_to(concat_ws(
+        chr(31), events.tenant_id, events.event_type, (extract(epoch from events.occurred_at) * 1000000)::bigint,
+        events.correlation_id
+    ), 'UTF8')) for 16), 'hex')::uuid))
+from landing.usage_events as events
+where
+    events.landed_hour = $1::timestamptz
+    and events.file_id in (
+        select files.file_id
+        from landing.files
+        where
+            files.landed_hour = $1::timestamptz
+            and (
+                files.file_key in (select jsonb_array_elements_text($2::text::jsonb))
+                or files.file_key in (
+                    select named.file_key
+                    from landing.manifests
+                    inner join landing.manifest_files as named on manifests.manifest_id = named.manifest_id
+                    where manifests.landed_hour = $1::timestamptz
+                )
+            )
+            and not exists (
+                select 1
+                from landing.file_totals as added
+                where added.file_id = files.file_id
+            )
+    )
+group by events.file_id, events.event_type
+"""
+
+_WRITE_NAMED_FILES = """
+insert into landing.manifest_files (manifest_id, file_key, size_bytes, content_sha256)
+select
+    $1::bigint,
+    named.file_key,
+    named.size_bytes,
+    named.content_sha256
+from jsonb_to_recordset($2::text::jsonb) as named (file_key text, size_bytes bigint, content_sha256 text)
+"""
+
+_WRITE_TOTALS = """
+insert into landing.manifest_totals (manifest_id, event_type, event_count, quantity, event_digest)
+select
+    $1::bigint,
+    totals.event_type,
+    totals.event_count,
+    totals.quantity,
+    totals.event_digest
+from jsonb_to_recordset($2::text::jsonb) as totals (
+    event_type text, event_count bigint, quantity numeric, event_digest numeric
+)
+"""
+
+
+class _Said(NamedTuple):
+    """A manifest as listed; ``manifest`` is None where its content is the current version's."""
+
+    file: SourceFile
+    content_sha256: str
+    manifest: Manifest | None
+
+    def file_keys(self) -> list[str]:
+        folder = self.file.key.rpartition("/")[0]
+        return [f"{folder}/{each.name}" for each in self.manifest.files] if self.manifest else []
+
+    def files_text(self) -> str:
+        files = self.manifest.files if self.manifest else ()
+        return json.dumps(
+            [
+                {"file_key": key, "size_bytes": size, "content_sha256": sha256}
+                for key, (_, size, sha256) in zip(self.file_keys(), files, strict=True)
+            ]
+        )
+
+    def totals_text(self) -> str:
+        totals = self.manifest.totals if self.manifest else ()
+        return json.dumps([each._asdict() | {"quantity": str(each.quantity)} for each in totals])
 
 
 def _ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:

@@ -243,6 +243,11 @@ checks: list[dg.AssetChecksDefinition] = [
         "If a file was removed by mistake, put it back; to take its usage back, land it again without those lines.",
     ),
     finding_check(
+        "control_totals_agree", HOURS, findings.MANIFESTS,
+        "See reconciliation.control_totals and manifest_problems: land what is missing, or let the producer mend its "
+        "manifest; metering waive lets an hour pass. A declared source's tenants are not invoiced before.",
+    ),
+    finding_check(
         "no_withdrawn_events", POSTED, findings.WITHDRAWN,
         "A producer replaced a file that was landed: see ledger.withdrawn. Billed usage becomes an adjustment.",
     ),

@@ -159,6 +159,49 @@ VANISHED = Finding(
     ),
     standing=True,
 )
+MANIFESTS = Finding(
+    "control totals",
+    "what producers say that they sent, against what landed",
+    sql.SQL(
+        """
+        select
+            landed_hour,
+            file_key,
+            null::bigint as line_number,
+            null as tenant_id,
+            null as event_type,
+            null::timestamptz as occurred_at,
+            null as correlation_id,
+            reason,
+            detail
+        from reconciliation.manifest_problems
+        where reason <> 'manifest_awaited' and waived_at is null
+        """
+    ),
+    standing=True,
+)
+WAIVED = Finding(
+    "waived",
+    "differences of control totals that somebody let pass",
+    sql.SQL(
+        """
+        select
+            landed_hour,
+            file_key,
+            null::bigint as line_number,
+            null as tenant_id,
+            null as event_type,
+            null::timestamptz as occurred_at,
+            null as correlation_id,
+            null as reason,
+            format('by %s (%s): %s', waived_by, waiver_reason, detail) as detail
+        from reconciliation.manifest_problems
+        where waived_at is not null
+        """
+    ),
+    ordinary=True,
+    standing=True,
+)
 REJECTED = Finding(
     "rejected",
     "records that are not valid events",
@@ -210,6 +253,6 @@ DUPLICATES = Finding(
 VOIDS = Finding("voids", "events canceled by their producer", _copies("voids"), ordinary=True)
 
 FINDINGS = (
-    NOT_POSTED, VANISHED, REJECTED, WITHDRAWN, CONFLICTS, SUSPECTS, DUPLICATES, VOIDS,
+    NOT_POSTED, VANISHED, MANIFESTS, REJECTED, WITHDRAWN, CONFLICTS, SUSPECTS, WAIVED, DUPLICATES, VOIDS,
 )  # fmt: skip
 """What needs a person first."""

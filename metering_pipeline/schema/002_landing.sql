@@ -58,3 +58,51 @@ create table landing.rejected_events (
     primary key (file_id, line_number)
 );
 create index rejected_events_by_hour on landing.rejected_events (landed_hour);
+
+-- What producers say that they sent: one row a version of a manifest, as with files. The source is null where it
+-- cannot be told. With problems (field: what is wrong) nothing else of it is kept.
+create table landing.manifests (
+    manifest_id bigint generated always as identity primary key,
+    file_key text collate "C" not null,
+    landed_hour timestamptz not null,
+    source text collate "C",
+    problems text[] not null,
+    content_sha256 text not null,
+    size_bytes bigint not null,
+    superseded_by bigint references landing.manifests deferrable initially deferred,
+    landed_at timestamptz not null,
+    modified_at timestamptz not null,
+    missing_since timestamptz
+);
+create unique index manifests_current_version on landing.manifests (file_key) where superseded_by is null;
+create index manifests_by_hour on landing.manifests (landed_hour);
+
+-- The files that a manifest speaks for, by the keys that they have in landing.files.
+create table landing.manifest_files (
+    manifest_id bigint not null references landing.manifests,
+    file_key text collate "C" not null,
+    size_bytes bigint,
+    content_sha256 text,
+    primary key (manifest_id, file_key)
+);
+
+-- What a manifest says that its files hold, copies and voids included. event_digest: the sum of the fingerprints'
+-- low 64 bits, signed; null where it does not say.
+create table landing.manifest_totals (
+    manifest_id bigint not null references landing.manifests,
+    event_type text collate "C" not null,
+    event_count bigint not null,
+    quantity numeric not null,
+    event_digest numeric,
+    primary key (manifest_id, event_type)
+);
+
+-- The same of what landed: the accepted records of each file version that a manifest names, added up once.
+create table landing.file_totals (
+    file_id bigint not null references landing.files,
+    event_type text collate "C" not null,
+    event_count bigint not null,
+    quantity numeric not null,
+    event_digest numeric not null,
+    primary key (file_id, event_type)
+);

@@ -191,3 +191,16 @@ create table catalog.provider_meters (
     meter text collate "C" primary key,
     metric text collate "C" references catalog.metrics deferrable initially deferred
 );
+
+-- Who sends files: by the names of the files, for which tenants (none named: for all), from when to when. Where a
+-- manifest is expected, each landing hour needs one; due_hours after the hour's end it is late.
+create table catalog.sources (
+    source text collate "C" primary key,
+    file_pattern text collate "C" not null,
+    tenants text[] not null,
+    expects_manifest boolean not null,
+    due_hours integer not null,
+    declared_from timestamptz not null,
+    declared_until timestamptz,
+    description text not null
+);

@@ -311,8 +311,8 @@ create table invoices.held_invoices (
     draft_id text not null,
     reason text not null check (
         reason in (
-            'law_failed', 'never_evaluated', 'hour_not_sealed', 'pending_usage', 'unrated_usage', 'not_approved',
-            'provider_differs', 'held_by_hand'
+            'law_failed', 'never_evaluated', 'hour_not_sealed', 'manifest_absent', 'totals_differ', 'pending_usage',
+            'unrated_usage', 'not_approved', 'provider_differs', 'held_by_hand'
         )
     ),
     detail text not null,

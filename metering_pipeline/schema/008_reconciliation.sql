@@ -117,3 +117,344 @@ begin
     end loop;
 end
 $$;
+
+-- What producers say that they sent against what landed of it, by manifest in force and event type: accepted
+-- records, copies and voids included, before anything is counted once. Missing: less landed than was sent.
+create view reconciliation.control_totals with (security_invoker = true) as
+with named as (
+    select
+        manifests.manifest_id,
+        files.file_id,
+        files.rejected_count
+    from landing.manifests
+    inner join landing.manifest_files on manifests.manifest_id = manifest_files.manifest_id
+    inner join landing.files on manifest_files.file_key = files.file_key and files.superseded_by is null
+    where manifests.superseded_by is null
+),
+
+landed as (
+    select
+        named.manifest_id,
+        totals.event_type,
+        sum(totals.event_count) as event_count,
+        sum(totals.quantity) as quantity,
+        sum(totals.event_digest) as event_digest
+    from named
+    inner join landing.file_totals as totals on named.file_id = totals.file_id
+    group by named.manifest_id, totals.event_type
+),
+
+sent as (
+    select totals.*
+    from landing.manifest_totals as totals
+    inner join landing.manifests on totals.manifest_id = manifests.manifest_id
+    where manifests.superseded_by is null
+),
+
+rejected as (
+    select
+        manifest_id,
+        sum(rejected_count) as rejected_count
+    from named
+    group by manifest_id
+)
+
+select
+    manifests.landed_hour,
+    manifests.source,
+    manifests.file_key,
+    coalesce(sent.event_type, landed.event_type) as event_type,
+    coalesce(sent.event_count, 0) as sent_count,
+    coalesce(landed.event_count, 0) as landed_count,
+    coalesce(sent.quantity, 0) as sent_quantity,
+    coalesce(landed.quantity, 0) as landed_quantity,
+    sent.event_digest as sent_digest,
+    coalesce(landed.event_digest, 0) as landed_digest,
+    coalesce(rejected.rejected_count, 0) as rejected_count,
+    case
+        when coalesce(sent.event_count, 0) > coalesce(landed.event_count, 0) then 'missing'
+        when coalesce(sent.event_count, 0) < coalesce(landed.event_count, 0) then 'extra'
+        when
+            coalesce(sent.quantity, 0) <> coalesce(landed.quantity, 0)
+            or sent.event_digest <> coalesce(landed.event_digest, 0)
+            then 'modified'
+        else 'identical'
+    end as state
+from sent
+full outer join landed on sent.manifest_id = landed.manifest_id and sent.event_type = landed.event_type
+inner join landing.manifests on coalesce(sent.manifest_id, landed.manifest_id) = manifests.manifest_id
+left join rejected on manifests.manifest_id = rejected.manifest_id;
+
+-- Who let an hour of a source count as complete, and why: a row for each of its problems as it was then.
+create table reconciliation.waivers (
+    waiver_id bigint generated always as identity primary key,
+    landed_hour timestamptz not null,
+    source text collate "C" not null,
+    reason text not null,
+    detail text not null,
+    waived_by text not null,
+    waiver_reason text not null,
+    waived_at timestamptz not null
+);
+create index waivers_by_hour on reconciliation.waivers (landed_hour, source);
+create trigger append_only before update or delete on reconciliation.waivers
+for each row execute function invoices.refuse_change();
+create trigger never_truncated before truncate on reconciliation.waivers
+for each statement execute function invoices.refuse_change();
+
+-- What is wrong with the manifests of each source and hour, the manifests in force. The detail is the same as
+-- long as the cause is; a waiver is good for that cause. A declared source's problems hold its tenants' invoices
+-- (tenants empty: all), but for those that are only to be known of.
+create view reconciliation.manifest_problems with (security_invoker = true) as
+with patterns as (
+    select
+        sources.*,
+        coalesce(declared_until, 'infinity') as until,
+        replace(replace(replace(replace(file_pattern, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%') as file_names
+    from catalog.sources
+),
+
+-- Each manifest in force, its source's declaration beside it.
+in_force as (
+    select
+        manifests.*,
+        patterns.source is not null as is_declared,
+        patterns.file_names
+    from landing.manifests
+    left join patterns
+        on manifests.source = patterns.source
+            and manifests.landed_hour >= patterns.declared_from
+            and manifests.landed_hour < patterns.until
+    where manifests.superseded_by is null
+),
+
+named as (
+    select
+        in_force.manifest_id,
+        in_force.landed_hour,
+        in_force.source,
+        in_force.file_key as manifest_key,
+        files.file_key,
+        files.size_bytes,
+        files.content_sha256
+    from in_force
+    inner join landing.manifest_files as files on in_force.manifest_id = files.manifest_id
+),
+
+problems as (
+    select
+        landed_hour,
+        source,
+        file_key,
+        'malformed' as reason,
+        unnest(problems) as detail
+    from in_force
+    union all
+    select
+        landed_hour,
+        source,
+        file_key,
+        'undeclared_source',
+        'source: ' || source || ' is not declared for this hour; add it to the catalog''s sources, or correct it'
+    from in_force
+    where not is_declared and problems = '{}'
+    union all
+    select
+        landed_hour,
+        source,
+        file_key,
+        'manifest_vanished',
+        'the manifest is no longer in the landing root; what it said still counts'
+    from in_force
+    where missing_since is not null
+    union all
+    select
+        landed_hour,
+        source,
+        max(file_key),
+        'two_manifests',
+        'source: ' || source || ' has ' || string_agg(file_key, ' and ' order by file_key)
+        || '; keep one (an empty list of files takes the other back)'
+    from in_force
+    where problems = '{}' and source is not null and exists (
+        select 1
+        from landing.manifest_files as files
+        where files.manifest_id = in_force.manifest_id
+    )
+    group by landed_hour, source
+    having count(*) > 1
+    union all
+    select
+        named.landed_hour,
+        named.source,
+        named.manifest_key,
+        'file_absent',
+        'files: ' || named.file_key || ' is named and has not landed'
+    from named
+    left join landing.files on named.file_key = files.file_key and files.superseded_by is null
+    where files.file_id is null
+    union all
+    select
+        named.landed_hour,
+        named.source,
+        named.manifest_key,
+        'file_differs',
+        'files: ' || named.file_key || ' landed with ' || files.size_bytes || ' bytes and SHA-256 '
+        || files.content_sha256 || ', not ' || concat_ws(
+            ' and ', named.size_bytes || ' bytes', 'SHA-256 ' || named.content_sha256
+        )
+    from named
+    inner join landing.files on named.file_key = files.file_key and files.superseded_by is null
+    where named.size_bytes <> files.size_bytes or named.content_sha256 <> files.content_sha256
+    union all
+    select
+        named.landed_hour,
+        named.source,
+        named.manifest_key,
+        'file_named_twice',
+        'files: ' || named.file_key || ' is named by ' || other.manifest_key || ' too'
+    from named
+    inner join named as other on named.file_key = other.file_key and named.manifest_id <> other.manifest_id
+    union all
+    select
+        in_force.landed_hour,
+        in_force.source,
+        in_force.file_key,
+        'file_not_named',
+        'files: ' || files.file_key || ' landed with ' || files.accepted_count || ' events and is not named'
+    from in_force
+    inner join landing.files
+        on in_force.landed_hour = files.landed_hour
+            and files.superseded_by is null
+    cross join lateral (select split_part(files.file_key, '/', 2) as file_name) as names
+    where
+        in_force.problems = '{}'
+        and case
+            when in_force.is_declared then names.file_name like in_force.file_names
+            else not exists (
+                select 1
+                from patterns
+                where
+                    names.file_name like patterns.file_names
+                    and in_force.landed_hour >= patterns.declared_from
+                    and in_force.landed_hour < patterns.until
+            )
+        end
+        and not exists (
+            select 1
+            from named
+            where named.file_key = files.file_key
+        )
+    union all
+    select
+        landed_hour,
+        source,
+        file_key,
+        'totals_differ',
+        'totals: ' || event_type || ' sent ' || sent_count || ', landed ' || landed_count
+        || case
+            when state <> 'modified' then ''
+            when sent_quantity = landed_quantity
+                then '; the digests differ: ' || sent_digest || ' and ' || landed_digest
+            else '; quantities ' || trim_scale(sent_quantity) || ' and ' || trim_scale(landed_quantity)
+        end
+        || case when rejected_count > 0 then '; ' || rejected_count || ' rejected in its files' else '' end
+    from reconciliation.control_totals
+    where state <> 'identical'
+    union all
+    select
+        hours.landed_hour,
+        patterns.source,
+        null,
+        case
+            when hours.listed_at < hours.landed_hour + make_interval(hours => 1 + patterns.due_hours)
+                then 'manifest_awaited'
+            else 'manifest_absent'
+        end,
+        'no manifest of ' || patterns.source
+    from patterns
+    inner join landing.hours
+        on patterns.declared_from <= hours.landed_hour
+            and patterns.until > hours.landed_hour
+    where
+        patterns.expects_manifest
+        and not exists (
+            select 1
+            from in_force
+            where in_force.landed_hour = hours.landed_hour and in_force.source = patterns.source
+        )
+)
+
+select
+    problems.landed_hour,
+    problems.source,
+    problems.file_key,
+    problems.reason,
+    problems.detail,
+    coalesce(patterns.tenants, '{}') as tenants,
+    patterns.source is not null and problems.reason not in ('manifest_vanished', 'undeclared_source')
+    and waived.waiver_id is null as holds,
+    waived.waived_by,
+    waived.waiver_reason,
+    waived.waived_at
+from problems
+left join patterns
+    on problems.source = patterns.source
+        and problems.landed_hour >= patterns.declared_from
+        and problems.landed_hour < patterns.until
+left join lateral (
+    select waivers.*
+    from reconciliation.waivers
+    where
+        waivers.landed_hour = problems.landed_hour
+        and waivers.source = problems.source
+        and waivers.detail = problems.detail
+    order by waivers.waiver_id desc
+    limit 1
+) as waived on true;
+
+-- Completeness: one row for each source and hour that has a manifest or needs one.
+create view reconciliation.source_hours with (security_invoker = true) as
+with expected as (
+    select
+        hours.landed_hour,
+        sources.source
+    from catalog.sources
+    inner join landing.hours
+        on sources.declared_from <= hours.landed_hour
+            and coalesce(sources.declared_until, 'infinity') > hours.landed_hour
+    where sources.expects_manifest
+    union
+    select
+        landed_hour,
+        source
+    from landing.manifests
+    where superseded_by is null and source is not null
+),
+
+problems as (
+    select
+        landed_hour,
+        source,
+        count(*) as problem_count,
+        count(*) filter (where waived_at is null) as open_count,
+        bool_or(reason = 'manifest_absent') as is_absent,
+        bool_or(reason = 'manifest_awaited') as is_awaited
+    from reconciliation.manifest_problems
+    where reason not in ('manifest_vanished', 'undeclared_source')
+    group by landed_hour, source
+)
+
+select
+    expected.landed_hour,
+    expected.source,
+    coalesce(problems.problem_count, 0) as problem_count,
+    case
+        when problems.landed_hour is null then 'complete'
+        when problems.open_count = 0 then 'waived'
+        when problems.is_absent then 'absent'
+        when problems.is_awaited then 'awaited'
+        else 'differs'
+    end as state
+from expected
+left join problems on expected.landed_hour = problems.landed_hour and expected.source = problems.source;

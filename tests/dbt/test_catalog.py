@@ -41,6 +41,10 @@ def sound(company: Company) -> Company:
     company.add(
         "tax_rates", tenant_id="acme", tax_code="vat", rate="19", effective_from="2025-01-01"
     )
+    company.add(
+        "sources", source="gateway", file_pattern="*", tenants='["acme"]', expects_manifest="true",
+        declared_from="2026-01-01T00:00:00Z", description="a gateway",
+    )  # fmt: skip
     return company
 
 
@@ -66,6 +70,7 @@ def test_the_seeds_are_sound(dbt: Dbt, company: Company) -> None:
 
 MAY_BE_EMPTY = {
     "percentage_terms", "tax_rates", "coupons", "corrections", "provider_customers", "provider_meters",
+    "sources",
 }  # fmt: skip
 
 
@@ -104,6 +109,10 @@ UNREADABLE: list[tuple[str, str, object]] = [
     ("subscriptions", "started_at", "2026-01-01T00:00:00"),
     ("subscriptions", "recorded_at", "2026-13-01T00:00:00Z"),
     ("tax_rates", "rate", "19 %"),
+    ("sources", "tenants", "acme"),
+    ("sources", "expects_manifest", "yes"),
+    ("sources", "due_hours", "-1"),
+    ("sources", "declared_from", "2026-01-01"),
 ]
 
 
@@ -141,6 +150,14 @@ INCONSISTENT: dict[str, tuple[Callable[[Company], Any], tuple[str, str, str]]] =
     "duplicate key": (
         lambda company: company.catalog["plans"].append(dict(company.catalog["plans"][0])),
         ("plans", "plan", "plan_id"),
+    ),
+    "a source of an unknown tenant": (
+        change("sources", 0, tenants='["acme", "birch"]'),
+        ("sources", "gateway", "tenants"),
+    ),
+    "a source until before it began": (
+        change("sources", 0, declared_until="2025-12-31T00:00:00Z"),
+        ("sources", "gateway", "declared_until"),
     ),
     "unknown plan": (
         change("subscriptions", 0, plan_id="gold"),

@@ -16,6 +16,7 @@ from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.landing.sources import Contents, Source, SourceError
 from metering_pipeline.landing.store import land_hours
 from metering_pipeline.settings import HOUR
+from tests.postgres.test_control_totals import says, written
 from tests.postgres.test_landing_store import AT, EVENTS, NOW, Landing, event, landing
 
 __all__ = ["landing"]  # the fixture
@@ -120,6 +121,21 @@ def test_the_same_root_from_a_directory_and_from_a_bucket_lands_once(
     listing = remote.listing()
     assert (listing.unlanded_hours, listing.missing) == ((), 0)
     assert remote.query(EVENTS) == events
+
+
+def test_a_manifest_lands_from_a_bucket(remote: Landing, bucket: Bucket) -> None:
+    bucket.put(KEY, event("1"))
+    manifest = KEY.replace("a.ndjson", "_manifest.json")
+    bucket.put(manifest, written(says({"a.ndjson": event("1")})))
+    assert remote.listing().unlanded_hours == (AT,)
+    landed = remote.land()
+    assert (landed.files_landed, landed.manifests_landed) == (1, 1)
+    states = "select state, sent_digest = landed_digest from reconciliation.control_totals"
+    assert remote.query(states) == [("identical", True)]
+    assert remote.listing().unlanded_hours == ()
+    bucket.delete(manifest)
+    remote.listing()
+    assert remote.query("select missing_since from landing.manifests") == [(NOW,)]
 
 
 def test_markers_of_directories_are_nothing(remote: Landing, bucket: Bucket) -> None:

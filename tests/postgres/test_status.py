@@ -50,6 +50,14 @@ def noticed(world: World) -> World:
             fingerprint, quantity, {place}
         from ledger.usage_events where correlation_id = 'birch-4'"""
     )
+    world.execute(
+        "insert into catalog.sources values ('gateway', '*', '{}', true, 1, '2026-01-13 22:00Z', null, '')"
+    )
+    world.execute(
+        """insert into reconciliation.waivers (
+            landed_hour, source, reason, detail, waived_by, waiver_reason, waived_at
+        ) values ('2026-01-13 22:00Z', 'gateway', '', 'no manifest of gateway', 'ana', 'outage', now())"""
+    )
     return world
 
 
@@ -61,6 +69,8 @@ def test_status_leads_from_each_figure_to_file_and_line(noticed: World) -> None:
     assert "not seen since 2026-01-13T05:00:00Z" in shown
     assert "landed_hour=2026-01-03T04" in shown
     assert "not_json" in shown
+    assert "by ana (outage): no manifest of gateway" in shown
+    assert "2 manifest_absent" in shown
     assert "b.ndjson line 10" in shown  # rejected
     assert "acme api.request 2026-01-12T10:06:00Z acme-2" in shown  # the conflict
     assert "tokens" not in shown.split("The laws")[0], "a payload is shown"

@@ -35,6 +35,11 @@ def test_what_is_ignored_and_what_is_reported(tmp_path: Path) -> None:
         tmp_path,
         f"{FOLDER}/good.parquet",
         f"{FOLDER}/_manifest.json",
+        f"{FOLDER}/_manifest.a.b.json",
+        f"{FOLDER}/_manifest.json.tmp",
+        f"{FOLDER}/_manifesto.json",
+        f"{FOLDER}/deeper/_manifest.json",
+        f"_archive/{FOLDER}/_manifest.json",
         f"{FOLDER}/.hidden.ndjson",
         f"{FOLDER}/half.ndjson.tmp",
         f"{FOLDER}/notes.txt",
@@ -46,6 +51,9 @@ def test_what_is_ignored_and_what_is_reported(tmp_path: Path) -> None:
     )
     contents = Source(str(tmp_path)).list_all()
     assert [file.key for file in contents.files[HOUR]] == [f"{FOLDER}/good.parquet"]
+    manifests = {HOUR: [f"{FOLDER}/_manifest.a.b.json", f"{FOLDER}/_manifest.json"]}
+    found = {hour: [file.key for file in files] for hour, files in contents.manifests.items()}
+    assert found == manifests
     assert [(each.path, each.landed_hour) for each in contents.unknown] == [
         ("landed_hour=2026-01-31T13/deeper", HOUR),
         ("landed_hour=2026-01-31T13/deeper/a.ndjson", HOUR),

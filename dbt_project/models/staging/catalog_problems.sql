@@ -193,7 +193,7 @@ incoming as (
 {% endfor -%}
 empty_tables as (
     {% set may_be_empty = [
-        'percentage_terms', 'tax_rates', 'coupons', 'corrections', 'provider_customers', 'provider_meters',
+        'percentage_terms', 'tax_rates', 'coupons', 'corrections', 'provider_customers', 'provider_meters', 'sources',
     ] -%}
     {% for table in tables if table not in may_be_empty -%}
     select
@@ -243,6 +243,31 @@ wrong_series as (
     from typed_legal_entities
     group by series
     having count(*) > 1
+),
+
+wrong_sources as (
+    select
+        'sources' as catalog_table,
+        source as row_key,
+        'tenants' as column_name,
+        named.tenant_id as value,
+        'is not in tenants: add it there or write a known one' as problem
+    from typed_sources
+    cross join lateral jsonb_array_elements_text(tenants) as named (tenant_id)
+    where named.tenant_id not in (
+        select tenants.tenant_id
+        from {{ ref('tenants') }} as tenants
+        where tenants.tenant_id is not null
+    )
+    union all
+    select
+        'sources',
+        source,
+        'declared_until',
+        declared_until::text,
+        'is not later than declared_from'
+    from typed_sources
+    where declared_until <= declared_from
 ),
 
 wrong_metrics as (
@@ -776,8 +801,8 @@ issued_changes as (
     )
 )
 
-{% for problems in ['empty_tables', 'unknown_references', 'wrong_series', 'wrong_metrics', 'wrong_charges',
-    'wrong_tiers', 'wrong_terms', 'claimed_twice', 'wrong_subscriptions', 'overlapping_subscriptions', 'issued_changes'] -%}
+{% for problems in ['empty_tables', 'unknown_references', 'wrong_series', 'wrong_sources', 'wrong_metrics',
+    'wrong_charges', 'wrong_tiers', 'wrong_terms', 'claimed_twice', 'wrong_subscriptions', 'overlapping_subscriptions', 'issued_changes'] -%}
 select
     catalog_table,
     row_key,
