@@ -34,6 +34,16 @@ select
     (select count(*) from landing.files where superseded_by is null) as files,
     (select coalesce(sum(accepted_count), 0) from landing.files where superseded_by is null) as accepted,
     (select coalesce(sum(rejected_count), 0) from landing.files where superseded_by is null) as rejected,
+    (
+        select string_agg(format('%s %s', hours, state), ', ' order by state)
+        from (
+            select
+                state,
+                count(*) as hours
+            from reconciliation.source_hours
+            group by state
+        ) as by_state
+    ) as source_hours,
     (select count(*) from ledger.conflicts) as conflicts,
     (select count(*) from ledger.voids) as voids,
     (select count(*) from ledger.withdrawn) as withdrawn,
@@ -67,7 +77,12 @@ def print_status(console: Console, connection: psycopg.Connection) -> bool:
         "landing",
         f"{row['accepted']:,} records accepted, {row['rejected']:,} rejected, {row['files']:,} files in "
         f"{row['hours_with_files']:,} of {row['hours']:,} hours ({row['hours_sealed']:,} sealed, "
-        f"{row['unposted']:,} not posted)",
+        f"{row['unposted']:,} not posted)"
+        + (
+            f"; hours by the sources' manifests: {row['source_hours']}"
+            if row["source_hours"]
+            else ""
+        ),
     )
     stages.add_row(
         "ledger",
@@ -246,7 +261,8 @@ def print_red_buckets(console: Console, red: RedBuckets) -> None:
 def print_landed(
     console: Console, connection: psycopg.Connection, first: datetime, last: datetime
 ) -> None:
-    """Print what the landing hours from first to last hold, and what was rejected in them, and why."""
+    """Print what the landing hours from first to last hold, what was rejected in them and why, and where
+    their control totals differ."""
     row = connection.execute(
         """
         select count(*), coalesce(sum(accepted_count), 0), coalesce(sum(rejected_count), 0)
@@ -275,6 +291,25 @@ def print_landed(
     ):
         console.print(
             f"  {count:,} {reason}, as in {file_key} line {line}: {detail}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    for file_key, reason, detail in connection.execute(
+        """
+        select
+            file_key,
+            reason,
+            detail
+        from reconciliation.manifest_problems
+        where landed_hour between %s and %s and file_key is not null
+        order by landed_hour, file_key, detail
+        limit 10
+        """,
+        (first, last),
+    ):
+        console.print(
+            f"  {reason}, as {file_key} says: {detail}",
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -458,6 +458,7 @@ where
         from landing.files
         where
             files.landed_hour = $1::timestamptz
+            and files.accepted_count > 0
             and (
                 files.file_key in (select jsonb_array_elements_text($2::text::jsonb))
                 or files.file_key in (

@@ -159,10 +159,10 @@ VANISHED = Finding(
     ),
     standing=True,
 )
-MANIFESTS = Finding(
-    "control totals",
-    "what producers say that they sent, against what landed",
-    sql.SQL(
+
+
+def _manifest_problems(reason: str, detail: str, wanted: str) -> sql.Composable:
+    return sql.SQL(
         """
         select
             landed_hour,
@@ -172,32 +172,27 @@ MANIFESTS = Finding(
             null as event_type,
             null::timestamptz as occurred_at,
             null as correlation_id,
-            reason,
-            detail
+            {reason} as reason,
+            {detail} as detail
         from reconciliation.manifest_problems
-        where reason <> 'manifest_awaited' and waived_at is null
+        where {wanted}
         """
-    ),
+    ).format(reason=sql.SQL(reason), detail=sql.SQL(detail), wanted=sql.SQL(wanted))
+
+
+MANIFESTS = Finding(
+    "control totals",
+    "what producers say that they sent is not what landed",
+    _manifest_problems("reason", "detail", "reason <> 'manifest_awaited' and waived_at is null"),
     standing=True,
 )
 WAIVED = Finding(
     "waived",
     "differences of control totals that somebody let pass",
-    sql.SQL(
-        """
-        select
-            landed_hour,
-            file_key,
-            null::bigint as line_number,
-            null as tenant_id,
-            null as event_type,
-            null::timestamptz as occurred_at,
-            null as correlation_id,
-            null as reason,
-            format('by %s (%s): %s', waived_by, waiver_reason, detail) as detail
-        from reconciliation.manifest_problems
-        where waived_at is not null
-        """
+    _manifest_problems(
+        "null",
+        "format('by %s (%s): %s', waived_by, waiver_reason, detail)",
+        "waived_at is not null",
     ),
     ordinary=True,
     standing=True,

@@ -71,6 +71,7 @@ def test_status_leads_from_each_figure_to_file_and_line(noticed: World) -> None:
     assert "not_json" in shown
     assert "by ana (outage): no manifest of gateway" in shown
     assert "2 manifest_absent" in shown
+    assert "2 absent, 1 waived" in " ".join(shown.replace("│", " ").split())
     assert "b.ndjson line 10" in shown  # rejected
     assert "acme api.request 2026-01-12T10:06:00Z acme-2" in shown  # the conflict
     assert "tokens" not in shown.split("The laws")[0], "a payload is shown"
