@@ -104,25 +104,6 @@ class Quantity(click.ParamType[Decimal]):
         return Decimal(str(value))
 
 
-class Instant(click.ParamType[datetime]):
-    """An instant with its offset, RFC 3339."""
-
-    name = "instant"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            instant = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r}: write an instant as 2026-01-31T12:59:59.25Z", param, ctx)
-        if instant.tzinfo is None:
-            self.fail(f"{value!r}: add its offset, as 2026-01-31T12:59:59.25Z", param, ctx)
-        return instant.astimezone(UTC)
-
-
 class HourOrDay(click.ParamType[datetime | date]):
     """An hour in UTC, written 2026-01-31T13, or a UTC day, 2026-01-31."""
 

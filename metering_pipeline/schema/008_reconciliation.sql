@@ -95,7 +95,7 @@ create table reconciliation.provider_usage (
 create function reconciliation.refuse_change() returns trigger
 language plpgsql as $$
 begin
-    raise exception '%.% is append-only: % refused. What was fetched stays; fetch again.',
+    raise exception '%.% is append-only: % refused. What was recorded stays; a later row corrects it.',
         tg_table_schema, tg_table_name, lower(tg_op)
         using errcode = 'restrict_violation';
 end
@@ -198,9 +198,9 @@ create table reconciliation.waivers (
 );
 create index waivers_by_hour on reconciliation.waivers (landed_hour, source);
 create trigger append_only before update or delete on reconciliation.waivers
-for each row execute function invoices.refuse_change();
+for each row execute function reconciliation.refuse_change();
 create trigger never_truncated before truncate on reconciliation.waivers
-for each statement execute function invoices.refuse_change();
+for each statement execute function reconciliation.refuse_change();
 
 -- What is wrong with the manifests of each source and hour, the manifests in force. The detail is the same as
 -- long as the cause is; a waiver is good for that cause. A declared source's problems hold its tenants' invoices
