@@ -3,6 +3,7 @@
   row for each event and metric that reads its type and passes its filter: the relation's columns, and
 
   metric, dimensions  the bucket's key; a missing dimension is null, a dimension's value is text
+  dimension_values    the dimensions' values as text, which is cheaper to group by (dimensions_of makes the object)
   value               numeric; count and unique_count: 1, otherwise the value property or, without one, the quantity
   moment              for weighted_sum the value times the seconds from 1970 to the event, else null
   unique_value        for unique_count and percentile the value as text, else null
@@ -17,17 +18,18 @@ select
     events.*,
     metrics.metric,
     case
-        when metrics.dimensions = '{}' then '{}'::jsonb
+        when metrics.dimension_count = 0 then '{}'::jsonb
         -- one dimension, the usual case, without a subquery for each event
-        when cardinality(metrics.dimensions) = 1
-            then jsonb_build_object(metrics.dimensions[1], events.properties ->> metrics.dimensions[1])
-        when cardinality(metrics.dimensions) > 1 then (
-            select jsonb_object_agg(dimension, events.properties ->> dimension)
-            from unnest(metrics.dimensions) as dimension
-        )
+        when metrics.dimension_count = 1
+            then jsonb_build_object(metrics.dimension, events.properties ->> metrics.dimension)
+        when metrics.dimension_count > 1 then {{ several_dimensions() }}
     end as dimensions,
     case
-        when metrics.aggregation in ('count', 'unique_count') then 1
+        when metrics.dimension_count = 1 then events.properties ->> metrics.dimension
+        when metrics.dimension_count > 1 then {{ several_dimensions() }}::text
+    end as dimension_values,
+    case
+        when metrics.counts then 1
         else {{ metric_number() }}
     end as value,
     case
@@ -42,15 +44,15 @@ select
     and coalesce(events.properties ->> 'operation' = 'remove', false) as removed,
     case
         when metrics.metric is null then null
-        when cardinality(metrics.dimensions) = 1
-            and octet_length(events.properties ->> metrics.dimensions[1]) > 255 then 'dimension_too_long'
-        when cardinality(metrics.dimensions) > 1
+        when metrics.dimension_count = 1
+            and octet_length(events.properties ->> metrics.dimension) > 255 then 'dimension_too_long'
+        when metrics.dimension_count > 1
             and exists (
                 select 1
                 from unnest(metrics.dimensions) as dimension
                 where octet_length(events.properties ->> dimension) > 255
             ) then 'dimension_too_long'
-        when metrics.aggregation = 'count' or metrics.value_property is null then null
+        when metrics.reads_no_property then null
         when metrics.aggregation = 'unique_count' then case
             when events.properties ->> metrics.value_property is null then 'value_missing'
             when octet_length(events.properties ->> metrics.value_property) > 255 then 'value_too_long'
@@ -61,12 +63,45 @@ select
         when (events.properties ->> metrics.value_property) !~ {{ readable_number() }} then 'value_not_a_number'
     end as unreadable
 from {{ events }} as events
-{{ 'left' if unmetered else 'inner' }} join catalog.metrics
+{{ 'left' if unmetered else 'inner' }} join (
+    {{ metrics_prepared() }}
+) as metrics
     on events.event_type = metrics.event_type
-        and events.properties @> metrics.filter
+        and (metrics.reads_all or events.properties @> metrics.filter)
 {%- if unmetered %}
 where metrics.metric is not null or {{ unmetered }}
 {%- endif %}
+{%- endmacro %}
+
+{# The metrics, with what can be said of one without an event: else it would be asked again for each of them. #}
+{% macro metrics_prepared() -%}
+select
+        *,
+        cardinality(dimensions) as dimension_count,
+        dimensions[1] as dimension,
+        filter = '{}' as reads_all,
+        aggregation in ('count', 'unique_count') as counts,
+        aggregation = 'count' or value_property is null as reads_no_property
+    from catalog.metrics
+    -- or the planner would move these expressions to where they are used
+    offset 0
+{%- endmacro %}
+
+{# An event's several dimensions as one object. #}
+{% macro several_dimensions() -%}
+(
+            select jsonb_object_agg(dimension, events.properties ->> dimension)
+            from unnest(metrics.dimensions) as dimension
+        )
+{%- endmacro %}
+
+{# The dimensions as an object, out of the values by which events were grouped. #}
+{% macro dimensions_of(values) -%}
+case
+        when metrics.dimension_count = 0 then '{}'::jsonb
+        when metrics.dimension_count = 1 then jsonb_build_object(metrics.dimension, {{ values }})
+        when metrics.dimension_count > 1 then {{ values }}::jsonb
+    end
 {%- endmacro %}
 
 {# A tenant's events of a span of instants that are not voided; as far as they, and the voids, landed before an instant. #}
@@ -113,6 +148,11 @@ coalesce(sum({{ digest_term(hash) }}) filter (where sign > 0), 0)
    checked when they land, and an exponent in one of them would overflow the sum of a whole batch. #}
 {% macro readable_number() -%}
 '^-?[0-9]{1,20}([.][0-9]{1,18})?$'
+{%- endmacro %}
+
+{# Whether no sum is enough for a metric, so that its single values are kept. #}
+{% macro needs_single_values() -%}
+aggregation in ('unique_count', 'percentile')
 {%- endmacro %}
 
 {# What became of the single values of a set of metric events: how often each came, and the latest of it. #}
@@ -167,4 +207,21 @@ sum({{ buckets }}.event_count) as event_count,
 {% macro figure_columns() -%}
 event_count, value_sum, value_moment, value_min, value_max, value_latest, latest_at, latest_fingerprint,
     event_digest, payload_digest
+{%- endmacro %}
+
+{# What becomes of a bucket that stands once it gains the row that an insert excluded: as merged_figures of both. #}
+{% macro figures_gained(standing) -%}
+{%- set is_later %}(excluded.latest_at, excluded.latest_fingerprint) > ({{ standing }}.latest_at, {{ standing }}.latest_fingerprint){% endset -%}
+event_count = {{ standing }}.event_count + excluded.event_count,
+    value_sum = {{ standing }}.value_sum + excluded.value_sum,
+    value_moment = coalesce(
+        {{ standing }}.value_moment + excluded.value_moment, {{ standing }}.value_moment, excluded.value_moment
+    ),
+    value_min = least({{ standing }}.value_min, excluded.value_min),
+    value_max = greatest({{ standing }}.value_max, excluded.value_max),
+    {% for column in ['value_latest', 'latest_at', 'latest_fingerprint'] -%}
+    {{ column }} = case when {{ is_later }} then excluded.{{ column }} else {{ standing }}.{{ column }} end,
+    {% endfor -%}
+    event_digest = {{ standing }}.event_digest + excluded.event_digest,
+    payload_digest = {{ standing }}.payload_digest + excluded.payload_digest
 {%- endmacro %}

@@ -109,12 +109,14 @@ select
 from running
 group by event_type;
 
--- What the hourly rollup still owes.
+-- What the hourly rollup still owes. With a gained hour, a bucket gained what this landing hour contributed and
+-- nothing else has changed: it is added. Without one its contributions are merged again.
 create table rollups.touched_buckets (
     tenant_id text collate "C" not null,
     metric text collate "C" not null,
     hour timestamptz not null,
     dimensions jsonb not null,
+    gained_hour timestamptz,
     primary key (tenant_id, hour, metric, dimensions)
 );
 
@@ -152,11 +154,13 @@ create table rollups.unique_values_hourly (
     primary key (tenant_id, metric, hour, dimensions, value)
 );
 
--- What the daily rollup still owes.
+-- What the daily rollup still owes. With a gained hour, the day gained what this landing hour contributed to it and
+-- nothing else has changed: it is added. Without one its hours are summed again.
 create table rollups.touched_days (
     tenant_id text collate "C" not null,
     metric text collate "C" not null,
     day date not null,
+    gained_hour timestamptz,
     primary key (tenant_id, metric, day)
 );
 
@@ -202,3 +206,18 @@ select
     tenant_id,
     hour
 from rollups.touched_buckets;
+
+-- The landing hours that a batch of contributions takes, and between which instants its events lie, as set for its
+-- transaction. Called immutable though they are not, so that the planner knows the values and no row has them read
+-- anew: only for statements that are planned each time they are run.
+create function rollups.batch_hours() returns timestamptz[]
+language sql immutable parallel safe
+return current_setting('metering.landed_hours')::timestamptz[];
+
+create function rollups.batch_starts_at() returns timestamptz
+language sql immutable parallel safe
+return current_setting('metering.first_event')::timestamptz;
+
+create function rollups.batch_ends_at() returns timestamptz
+language sql immutable parallel safe
+return current_setting('metering.end_event')::timestamptz;

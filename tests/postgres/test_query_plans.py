@@ -215,7 +215,7 @@ def executed(filled: Database, server: EmbeddedServer) -> list[Plan]:
             "-c session_preload_libraries=auto_explain -c auto_explain.log_min_duration=0"
             " -c auto_explain.log_format=json",
         )
-        run_dbt(filled, "run", ["usage_contributions", "usage_hourly"], LATE)
+        run_dbt(filled, "run", ["usage_contributions", "usage_hourly", "usage_daily"], LATE)
     with log.open() as file:
         file.seek(before)
         logged = file.read()
@@ -231,6 +231,14 @@ def deletions(plans: Iterable[Plan], table: str) -> list[Plan]:
         for plan in plans
         for node in nodes(plan)
         if node.get("Operation") == "Delete" and node.get("Relation Name") == table
+    ]
+
+
+def insertions(plans: Iterable[Plan], table: str) -> list[Plan]:
+    return [
+        plan
+        for plan in plans
+        if plan.get("Operation") == "Insert" and plan.get("Relation Name") == table
     ]
 
 
@@ -250,6 +258,15 @@ def test_a_late_hour_is_rolled_up_without_reading_a_table_from_end_to_end(
 def test_what_a_late_hour_replaces_is_deleted_by_its_key(executed: list[Plan], table: str) -> None:
     (deletion,) = deletions(executed, table)
     assert indexes(deletion) & {f"{table}_pkey", f"{table}_by_bucket"}
+
+
+@pytest.mark.parametrize("table", ["usage_hourly", "usage_daily"])
+def test_what_a_late_hour_gained_is_read_by_its_landing_hour(
+    executed: list[Plan], table: str
+) -> None:
+    gained, _ = insertions(executed, table)
+    assert indexes(gained) == {"usage_contributions_pkey"}
+    assert gained["Conflict Arbiter Indexes"] == [f"{table}_pkey"]
 
 
 def test_contributions_are_merged_by_their_bucket(executed: list[Plan]) -> None:

@@ -322,6 +322,15 @@ def test_damaged_rollups_are_found_and_mended(
     assert contents(world, "rollups", *ROLLED) == before
     assert rollups_rebuilt(world, keep=False) == dict.fromkeys(ROLLUPS, (0, 0, 0))
 
+    # a landing hour without any contribution left is not one that was never rolled up: nothing is added twice
+    world.tamper(
+        """delete from rollups.usage_contributions where landed_hour = (
+            select min(landed_hour) from rollups.usage_contributions
+        )"""
+    )
+    rollups_rebuilt(world, keep=True)
+    assert contents(world, "rollups", *ROLLED) == before
+
 
 def test_what_the_rollups_owe_is_no_fault(re_landed: World) -> None:
     """A late arrival of the range is rolled up with it."""

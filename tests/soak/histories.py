@@ -73,6 +73,7 @@ _actions = st.one_of(
     st.just(("land", HOURS[0], HOURS[-1])),
     _hours.map(lambda hour: ("roll_up", hour)),
     st.sampled_from([("roll_up",), ("sum_days",), ("release",), ("listing",)]),
+    st.sampled_from([("contribute",), ("merge",), ("sum_days",)]),
     st.sampled_from([("publish", catalog) for catalog in CATALOGS]),
 )
 _rounds = st.tuples(
@@ -98,13 +99,14 @@ def live_through(
     """Let a history happen in an empty world, run every hour, and compare everything.
 
     In between, windows are posted that were not landed since their files changed, and rollups run
-    while the ledger is behind: only what is read in real time is right at every step, all the rest
-    must be made good at the end.
+    while the ledger is behind, or are cut off half-way: only what is read in real time, and days against
+    their hours, are right at every step, all the rest must be made good at the end.
     """
     world.begin_anew()
     for method, *arguments in steps:
         getattr(world, method)(*arguments)
         world.check_realtime()
+        world.check_days()
     for first, last in order:
         world.land(first, last)
         world.post_ledger(first, last)

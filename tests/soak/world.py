@@ -157,6 +157,14 @@ class World:
         """Roll up what hours before the given one owe."""
         self.post(ROLLUPS, Window(HOURS[0] - HOUR, before))  # dbt wants a window that is not empty
 
+    def contribute(self) -> None:
+        """The first half of roll_up, as if what follows had been cut off."""
+        self.post(ROLLUPS[:1], Window(HOURS[0] - HOUR, END_OF_TIME))
+
+    def merge(self) -> None:
+        """The second half."""
+        self.post(ROLLUPS[1:], Window(HOURS[0] - HOUR, END_OF_TIME))
+
     def sum_days(self) -> None:
         self.post([DAILY], Window(HOURS[0], END_OF_TIME))
 
@@ -244,6 +252,35 @@ class World:
     def check_realtime(self) -> None:
         """Whatever is owed: whoever reads in real time sees the ledger as it is."""
         self._expect_figures("usage_realtime", "hour", oracle.hourly(self._ledger(), self.metrics))
+
+    def check_days(self) -> None:
+        """Whatever is owed: the days that the queue does not name are the sum of their hours."""
+        differing = self.rows(
+            """
+            with summed as (
+                select
+                    tenant_id, metric, (hour at time zone 'UTC')::date as day, dimensions,
+                    sum(event_count) as event_count, sum(value_sum) as value_sum,
+                    min(value_min) as value_min, max(value_max) as value_max, max(latest_at) as latest_at,
+                    sum(event_digest) as event_digest, sum(payload_digest) as payload_digest
+                from rollups.usage_hourly
+                group by 1, 2, 3, 4
+            )
+            select to_jsonb(days), to_jsonb(summed)
+            from rollups.usage_daily as days
+            full join summed using (tenant_id, metric, day, dimensions)
+            where
+                (tenant_id, metric, day) not in (select tenant_id, metric, day from rollups.touched_days)
+                and (
+                    days.event_count, days.value_sum, days.value_min, days.value_max, days.latest_at,
+                    days.event_digest, days.payload_digest
+                ) is distinct from (
+                    summed.event_count, summed.value_sum, summed.value_min, summed.value_max, summed.latest_at,
+                    summed.event_digest, summed.payload_digest
+                )
+            """
+        )
+        assert differing == [], differing
 
     def _ledger(self) -> oracle.Ledger:
         """The events and voids that the ledger holds."""

@@ -1,6 +1,6 @@
 {{ config(materialized='posting', full_refresh=false) }}
 
-{#- The events that these landing hours book, and those that they take back: a voided event in the later of the two. -#}
+{#- The events that these landing hours book, and those that they take back. -#}
 {%- set signed_events %}
     select
         events.landed_hour as booked_hour,
@@ -8,21 +8,12 @@
         events.*
     from ledger.usage_events as events
     where
-        events.landed_hour = any(current_setting('metering.landed_hours')::timestamptz[])
-        and events.occurred_at >= current_setting('metering.first_event')::timestamptz
-        and events.occurred_at < current_setting('metering.end_event')::timestamptz
+        events.landed_hour = any(rollups.batch_hours())
+        and events.occurred_at >= rollups.batch_starts_at()
+        and events.occurred_at < rollups.batch_ends_at()
     union all
-    select
-        greatest(events.landed_hour, voids.landed_hour) as booked_hour,
-        -1 as sign,
-        events.*
-    from ledger.voids
-    inner join ledger.usage_events as events
-        on voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
-    where
-        greatest(events.landed_hour, voids.landed_hour) = any(current_setting('metering.landed_hours')::timestamptz[])
-        and voids.occurred_at >= current_setting('metering.first_event')::timestamptz
-        and voids.occurred_at < current_setting('metering.end_event')::timestamptz
+    select *
+    from taken_back
 {%- endset %}
 
 -- Rewrites the contributions of the pending keys, from the ledger, and nothing else. On time, late and
@@ -51,18 +42,50 @@ where
 
 analyze taken;
 
--- 2. What these landing hours contribute now, read once from the ledger, by workers too: with it what no metric
--- can read, and what no metric reads.
--- As settings the planner sees the bounds; as subqueries it would guess, and read a day's index for an hour.
+-- The bounds of the batch are settings, which the planner takes as constants: as subqueries it would guess, and read
+-- a day's index for an hour.
 select
     set_config('metering.landed_hours', coalesce(array_agg(distinct landed_hour), '{}')::text, true),
     set_config('metering.first_event', coalesce(min(event_hour), 'infinity')::text, true),
     set_config('metering.end_event', coalesce(max(event_hour) + interval '1 hour', 'infinity')::text, true)
 from taken;
 
-set local parallel_tuple_cost = 0.01;
+-- A landing hour that was never rolled up, the usual case, is not looked up key by key, and the buckets and days to
+-- which it alone contributes are added to, not merged again.
+create temporary table known_hours on commit drop as
+select hours.landed_hour
+from unnest(rollups.batch_hours()) as hours (landed_hour)
+where
+    exists (
+        select 1
+        from rollups.usage_contributions as standing
+        where standing.landed_hour = hours.landed_hour
+    )
+    -- it was, and what it contributed was deleted behind the pipeline's back
+    or exists (
+        select 1
+        from rollups.arrival_delays as standing
+        where standing.landed_hour = hours.landed_hour
+    );
 
--- the planner cannot know how few groups the expressions make, and would sort half a million rows by texts
+-- 2. What these landing hours contribute now, read once from the ledger: with it what no metric can read, and what
+-- no metric reads. A voided event is taken back in the later of its hour and its void's.
+create temporary table taken_back on commit drop as
+select
+    greatest(events.landed_hour, voids.landed_hour) as booked_hour,
+    -1 as sign,
+    events.*
+from ledger.voids
+inner join ledger.usage_events as events
+    on voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+where
+    greatest(events.landed_hour, voids.landed_hour) = any(rollups.batch_hours())
+    and voids.occurred_at >= rollups.batch_starts_at()
+    and voids.occurred_at < rollups.batch_ends_at();
+
+-- The planner takes a new hour for nearly empty, and cannot know how few groups the expressions make: it would
+-- compare each event with each metric, and sort half a million rows by texts.
+set local enable_nestloop = off;
 set local enable_sort = off;
 
 create temporary table totals on commit drop as
@@ -72,32 +95,43 @@ with signed as (
 
 measured as (
     {{ metric_events('signed', unmetered='events.event_type not in (select event_type from catalog.metrics)') }}
+),
+
+grouped as (
+    select
+        booked_hour,
+        tenant_id,
+        event_type,
+        metric,
+        {{ hour_of('occurred_at') }} as event_hour,
+        dimension_values,
+        unreadable,
+        sum(sign) as event_count,
+        count(*) filter (where sign < 0) as voided_count,
+        sum(sign * value) as value_sum,
+        sum(sign * moment) as value_moment,
+        min(value) filter (where sign > 0) as value_min,
+        max(value) filter (where sign > 0) as value_max,
+        max(occurred_at) filter (where sign > 0) as latest_at,
+        count(*) filter (where sign > 0) as added_count,
+        any_value(fingerprint) filter (where sign > 0) as added_fingerprint,
+        {{ signed_digest('fingerprint') }} as event_digest,
+        {{ signed_digest('payload_hash') }} as payload_digest,
+        min(case when unreadable is not null then array[file_id, line_number] end) as sample
+    from measured
+    group by
+        booked_hour, tenant_id, event_type, metric, {{ hour_of('occurred_at') }}, dimension_values, unreadable
 )
 
 select
-    booked_hour,
-    tenant_id,
-    event_type,
-    metric,
-    {{ hour_of('occurred_at') }} as event_hour,
-    dimensions,
-    unreadable,
-    sum(sign) as event_count,
-    count(*) filter (where sign < 0) as voided_count,
-    sum(sign * value) as value_sum,
-    sum(sign * moment) as value_moment,
-    min(value) filter (where sign > 0) as value_min,
-    max(value) filter (where sign > 0) as value_max,
-    max(occurred_at) filter (where sign > 0) as latest_at,
-    count(*) filter (where sign > 0) as added_count,
-    any_value(fingerprint) filter (where sign > 0) as added_fingerprint,
-    {{ signed_digest('fingerprint') }} as event_digest,
-    {{ signed_digest('payload_hash') }} as payload_digest,
-    min(case when unreadable is not null then array[file_id, line_number] end) as sample
-from measured
-group by booked_hour, tenant_id, event_type, metric, {{ hour_of('occurred_at') }}, dimensions, unreadable;
+    grouped.*,
+    {{ dimensions_of('grouped.dimension_values') }} as dimensions
+from grouped
+left join (
+    {{ metrics_prepared() }}
+) as metrics on grouped.metric = metrics.metric;
 
--- the single values, where a metric needs them: without such a metric nothing is read
+-- The single values, where a metric needs them: without such a metric nothing is read.
 create temporary table unique_values on commit drop as
 with signed as (
 {{ signed_events }}
@@ -106,11 +140,18 @@ with signed as (
 needed as (
     select *
     from signed
-    where event_type in (
-        select event_type
-        from catalog.metrics
-        where aggregation in ('unique_count', 'percentile')
-    )
+    where
+        -- asked once, where the other condition would be asked of every event
+        exists (
+            select 1
+            from catalog.metrics
+            where {{ needs_single_values() }}
+        )
+        and event_type in (
+            select event_type
+            from catalog.metrics
+            where {{ needs_single_values() }}
+        )
 ),
 
 measured as (
@@ -130,6 +171,21 @@ from measured
 where unique_value is not null and unreadable is null
 group by booked_hour, tenant_id, event_type, metric, {{ hour_of('occurred_at') }}, dimensions, unique_value;
 
+-- How late it was: all that these landing hours own, what is beyond the lookback too.
+delete from rollups.arrival_delays
+where landed_hour = any(rollups.batch_hours());
+
+insert into rollups.arrival_delays (landed_hour, event_type, delay_hours, event_count)
+select
+    landed_hour,
+    event_type,
+    extract(epoch from landed_hour - {{ hour_of('occurred_at') }}) / 3600 as delay_hours,
+    count(*) as event_count
+from ledger.usage_events
+where landed_hour = any(rollups.batch_hours())
+group by landed_hour, event_type, landed_hour - {{ hour_of('occurred_at') }};
+
+set local enable_nestloop = on;
 set local enable_sort = on;
 
 {% for table in ['totals', 'unique_values'] -%}
@@ -150,19 +206,8 @@ set local default_statistics_target = 10;
 
 analyze totals;
 
--- 3. What these keys contributed until now goes; its buckets are touched, vanished dimensions too. A landing
--- hour that has contributed nothing yet, the usual case, is not looked up key by key.
-with known_hours as (
-    select landed_hour
-    from unnest(current_setting('metering.landed_hours')::timestamptz[]) as hours (landed_hour)
-    where exists (
-        select 1
-        from rollups.usage_contributions as standing
-        where standing.landed_hour = hours.landed_hour
-    )
-),
-
-removed as (
+-- 3. What these keys contributed until now goes; its buckets are merged again, vanished dimensions too.
+with removed as (
     delete from rollups.usage_contributions
     using taken
     where
@@ -181,7 +226,7 @@ select distinct
     hour,
     dimensions
 from removed
-on conflict do nothing;
+on conflict (tenant_id, hour, metric, dimensions) do update set gained_hour = null;
 
 {% for table in ['unique_value_contributions', 'unreadable_values', 'unmetered_events'] -%}
 delete from rollups.{{ table }}
@@ -260,17 +305,39 @@ contributed as (
             and totals.dimensions = latest.dimensions
     where totals.metric is not null and totals.unreadable is null
     order by totals.booked_hour, totals.tenant_id, totals.event_hour, totals.metric, totals.dimensions
-    returning tenant_id, metric, hour, dimensions
+    returning landed_hour, tenant_id, metric, hour, dimensions, voided_count
+),
+
+gains as (
+    select
+        tenant_id,
+        metric,
+        hour,
+        dimensions,
+        case
+            when
+                voided_count = 0
+                and landed_hour not in (select known_hours.landed_hour from known_hours)
+                and metric not in (
+                    select metrics.metric
+                    from catalog.metrics
+                    where {{ needs_single_values() }}
+                )
+                then landed_hour
+        end as gained_hour
+    from contributed
 )
 
-insert into rollups.touched_buckets (tenant_id, metric, hour, dimensions)
-select distinct
+insert into rollups.touched_buckets (tenant_id, metric, hour, dimensions, gained_hour)
+select
     tenant_id,
     metric,
     hour,
-    dimensions
-from contributed
-on conflict do nothing;
+    dimensions,
+    case when count(*) = 1 then min(gained_hour) end as gained_hour
+from gains
+group by tenant_id, metric, hour, dimensions
+on conflict (tenant_id, hour, metric, dimensions) do update set gained_hour = null;
 
 insert into rollups.unique_value_contributions (
     landed_hour, tenant_id, metric, hour, dimensions, value, event_type, event_count, voided_count, latest_at,
@@ -317,18 +384,4 @@ select
     event_hour,
     event_count
 from totals
-where metric is null;
-
--- 5. How late it was: all that these landing hours own, what is beyond the lookback too.
-delete from rollups.arrival_delays
-where landed_hour = any(current_setting('metering.landed_hours')::timestamptz[]);
-
-insert into rollups.arrival_delays (landed_hour, event_type, delay_hours, event_count)
-select
-    landed_hour,
-    event_type,
-    extract(epoch from landed_hour - {{ hour_of('occurred_at') }}) / 3600 as delay_hours,
-    count(*) as event_count
-from ledger.usage_events
-where landed_hour = any(current_setting('metering.landed_hours')::timestamptz[])
-group by landed_hour, event_type, landed_hour - {{ hour_of('occurred_at') }}
+where metric is null

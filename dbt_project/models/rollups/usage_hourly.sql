@@ -1,6 +1,6 @@
 {{ config(materialized='posting', full_refresh=false) }}
 
--- Merges the contributions again for the touched buckets: {{ ref('usage_contributions') }}.
+-- Merges the contributions for the touched buckets: {{ ref('usage_contributions') }}.
 
 -- 1. Take the queue, and write the next ones: days for the daily rollup and for rating.
 create temporary table taken on commit drop as
@@ -17,8 +17,17 @@ where
 
 analyze taken;
 
-{% for queue in ['rollups.touched_days', 'rating.touched'] -%}
-insert into {{ queue }} (tenant_id, metric, day)
+insert into rollups.touched_days (tenant_id, metric, day, gained_hour)
+select
+    tenant_id,
+    metric,
+    (hour at time zone 'UTC')::date,
+    case when count(*) = count(gained_hour) and min(gained_hour) = max(gained_hour) then min(gained_hour) end
+from taken
+group by tenant_id, metric, (hour at time zone 'UTC')::date
+on conflict (tenant_id, metric, day) do update set gained_hour = null;
+
+insert into rating.touched (tenant_id, metric, day)
 select distinct
     tenant_id,
     metric,
@@ -26,8 +35,33 @@ select distinct
 from taken
 on conflict do nothing;
 
-{% endfor -%}
--- 2. The buckets merged. Where an event was taken back, what cannot be added up is read from the ledger.
+-- 2. What buckets have gained is added to them, in the order in which they are read.
+insert into {{ this }} (
+    tenant_id, metric, hour, dimensions, {{ figure_columns() }}
+)
+select
+    taken.tenant_id,
+    taken.metric,
+    taken.hour,
+    taken.dimensions,
+    {{ figure_columns() }}
+from taken
+inner join rollups.usage_contributions as contributions
+    on taken.gained_hour = contributions.landed_hour
+        and taken.tenant_id = contributions.tenant_id
+        and taken.metric = contributions.metric
+        and taken.hour = contributions.hour
+        and taken.dimensions = contributions.dimensions
+order by taken.hour, taken.tenant_id, taken.metric, taken.dimensions
+on conflict (tenant_id, hour, metric, dimensions) do update set
+    {{ figures_gained('usage_hourly') }};
+
+delete from taken
+where gained_hour is not null;
+
+analyze taken;
+
+-- 3. The others merged again. Where an event was taken back, what cannot be added up is read from the ledger.
 create temporary table merged on commit drop as
 select
     taken.tenant_id,
@@ -113,7 +147,7 @@ where
     and merged.hour = recomputed.hour
     and merged.dimensions = recomputed.dimensions;
 
--- 3. Replace the buckets, in the order in which they are read, and their single values.
+-- 4. Replace these, and their single values.
 {% for table in ['usage_hourly', 'unique_values_hourly'] -%}
 delete from rollups.{{ table }}
 using taken
