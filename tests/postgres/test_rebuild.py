@@ -323,7 +323,7 @@ def test_damaged_rollups_are_found_and_mended(
     assert rollups_rebuilt(world, keep=False) == dict.fromkeys(ROLLUPS, (0, 0, 0))
 
     # a landing hour without any contribution left is not one that was never rolled up: nothing is added twice
-    world.tamper(
+    world.execute(
         """delete from rollups.usage_contributions where landed_hour = (
             select min(landed_hour) from rollups.usage_contributions
         )"""
