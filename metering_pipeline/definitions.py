@@ -5,7 +5,7 @@ import dagster as dg
 from metering_pipeline.invoices.assets import issued_invoices
 from metering_pipeline.jobs import jobs
 from metering_pipeline.landing.assets import hours, usage_events
-from metering_pipeline.reconciliation.assets import law_results, provider_usage
+from metering_pipeline.reconciliation.assets import law_results, provider_usage, rebuilt_days
 from metering_pipeline.reconciliation.checks import checks
 from metering_pipeline.schedules import schedules
 from metering_pipeline.sensors import sensors
@@ -35,6 +35,7 @@ defs = dg.Definitions(
             issued_invoices,
             law_results,
             provider_usage,
+            rebuilt_days,
         ]
     ),
     asset_checks=checks,

@@ -18,6 +18,7 @@ DRAFTS = dg.AssetSelection.assets(["landing", "hours"], *rating_models.keys)
 LOOKED_AT_DAILY = dg.AssetSelection.assets(["ledger", "suspects"], ["rollups", "lateness"])
 PROOF = dg.AssetSelection.assets(["reconciliation", "law_results"])
 PROVIDER = dg.AssetSelection.assets(["reconciliation", "provider_usage"])
+REBUILT = dg.AssetSelection.assets(["reconciliation", "rebuilt_days"])
 ISSUED = dg.AssetSelection.assets(["invoices", "issued_invoices"])
 
 WRITES = {"metering/writes": "the pipeline"}
@@ -61,4 +62,10 @@ provider = dg.define_asset_job(
     description="Compares usage with the billing provider's; it adds what it fetched, and runs beside the others.",
 )
 
-jobs = [catalog, hourly, late_arrivals, drafts, billing, nightly, provider]
+weekly = dg.define_asset_job(
+    "weekly",
+    REBUILT,
+    description="Builds a sample of days anew and compares them row for row; it reads, and runs beside the others.",
+)
+
+jobs = [catalog, hourly, late_arrivals, drafts, billing, nightly, weekly, provider]

@@ -10,8 +10,52 @@ from metering_pipeline.changes import print_bucket_changes, print_draft_changes,
 from metering_pipeline.postgres import open_database
 from metering_pipeline.progress import step
 from metering_pipeline.reconciliation.rebuild import Comparison, Sample, rebuild_ledger
+from metering_pipeline.reconciliation.rebuild_landing import LandingComparison, rebuild_landing
 from metering_pipeline.settings import HOUR
 from metering_pipeline.transform.rebuild import Rebuilt, rebuild_rollups
+
+
+def compare_landing(
+    console: Console, first: datetime, last: datetime, repair: bool, samples: int
+) -> bool:
+    """Read the files of landing hours again, print how landing differs, mend it if asked; whether it is well now."""
+    configured = settings.load()
+    with step(console, "Landing, read again from its files and compared") as say:
+        compared = rebuild_landing(
+            open_database(configured, reading=True),
+            configured.landing_root,
+            first,
+            last + HOUR,
+            repair,
+            samples,
+        )
+        say(f"{compared.files:,} files, {compared.records:,} records")
+    print_landing(console, compared, samples)
+    return compared.is_well or (bool(compared.repaired) and not compared.changed)
+
+
+def print_landing(console: Console, compared: LandingComparison, samples: int) -> None:
+    """Print the records that differ, the files that could not testify, and what was mended."""
+    lines = [*map(str, compared.samples), *compared.remarks]
+    if compared.gone:
+        shown = ", ".join(compared.gone[:samples])
+        lines.append(f"Not compared: {len(compared.gone):,} files that are gone, as {shown}")
+    if compared.differing:
+        lines.append(
+            f"{compared.missing:,} missing, {compared.extra:,} extra, {compared.modified:,} modified"
+        )
+    if compared.repaired:
+        lines.append(
+            f"Repaired: {', '.join(compared.repaired)}. Their hours wait to be posted again: metering run."
+        )
+    elif not compared.is_well:
+        lines.append(
+            "Landing is not what its files say. Nothing was changed; --repair puts back what the files say."
+        )
+    else:
+        lines.append("Landing is what its files say, record for record.")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def compare_ledger(

@@ -6,7 +6,7 @@ from datetime import timedelta
 import dagster as dg
 
 from metering_pipeline import settings
-from metering_pipeline.jobs import billing, hourly, nightly, provider
+from metering_pipeline.jobs import billing, hourly, nightly, provider, weekly
 from metering_pipeline.partitions import HOUR_FORMAT
 from metering_pipeline.settings import HOUR, hour_of
 
@@ -42,4 +42,10 @@ def before_billing(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.
     return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat())
 
 
-schedules = [every_hour, before_billing, every_day, every_night]
+@dg.schedule(cron_schedule="20 3 * * 0", job=weekly, execution_timezone="UTC")
+def every_week(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """Builds the week's sample of days anew: on Sunday, between the night's invoices and its proof."""
+    return dg.RunRequest(run_key=context.scheduled_execution_time.isoformat())
+
+
+schedules = [every_hour, before_billing, every_day, every_night, every_week]

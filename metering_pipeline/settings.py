@@ -100,6 +100,13 @@ class Settings:
     stripe_grouping: str = "hour"
     """``hour`` names the hours that Stripe has not; ``day`` asks for fewer pages and names days."""
 
+    rebuild_days: int = 7
+    """Days that are built anew and compared row for row each week. Seven keep pace with time; more reach
+    the older days sooner. 0: none."""
+
+    rebuild_minutes: int = 120
+    """Minutes after which the weekly rebuild begins no further day."""
+
     clock: datetime | None = None
     """A fixed instant taken for now, RFC 3339: for replays and the demo. Unset: the real time."""
 

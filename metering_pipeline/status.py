@@ -1,6 +1,6 @@
 """The pipeline's state at a glance, for ``metering status`` and the demo's end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 import psycopg
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metering_pipeline.reconciliation.buckets import RedBuckets, red_buckets
+from metering_pipeline.reconciliation.differences import RedWindow, explained, red_results
 from metering_pipeline.reconciliation.findings import (
     FINDINGS,
     Finding,
@@ -20,11 +21,14 @@ from metering_pipeline.reconciliation.findings import (
 )
 from metering_pipeline.reconciliation.laws import law_state
 from metering_pipeline.reconciliation.providers.comparing import provider_state
+from metering_pipeline.reconciliation.rebuilt_days import RebuiltDay, days_rebuilt, standing
 
 COUNTED_BYTES = 256 << 20
 """A table up to this size is counted; a larger one is estimated, and the figure says so."""
 
 SAMPLES = 2
+RED_WINDOWS = 2
+"""Failing rows of each law whose rows the status shows."""
 
 FIGURES = """
 select
@@ -225,13 +229,39 @@ def print_laws(console: Console, connection: psycopg.Connection) -> bool:
             state = "[green]holds[/green]"
         table.add_row(each.law, each.meaning, f"{each.windows:,}", state)
     console.print(table)
+    for result in red_results(connection, RED_WINDOWS):
+        print_red_window(console, explained(connection, result))
     print_red_buckets(console, red_buckets(connection))
     if any(each.red_windows for each in states):
         console.print(
             "What was compared: reconciliation.current_law_results, where not passed. A red window turns "
             "green by its next evaluation: after mending, metering prove (or metering run, for its hours)."
         )
-    return not any(each.red_windows for each in states)
+    red_days = standing(connection)
+    print_rebuilt_days(console, days_rebuilt(connection), red_days)
+    return not red_days and not any(each.red_windows for each in states)
+
+
+def print_red_window(console: Console, red: RedWindow) -> None:
+    """Print where a law fails, the rows behind it, the query for all of them, and what mends them."""
+    console.print(str(red), style="bold", markup=False, highlight=False)
+    for text in (*red.facts, *map(str, red.differences)):
+        for line in text.splitlines():
+            console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+
+
+def print_rebuilt_days(console: Console, days: int, red: Sequence[RebuiltDay]) -> None:
+    """Print how many days were built anew and compared, and those that differ. Nothing where none was."""
+    if days:
+        console.print(f"Built anew and compared row for row: {days:,} days; {len(red):,} differ.")
+    for each in red[:SAMPLES]:
+        for line in (
+            str(each),
+            *(f"  {sample}" for sample in each.samples),
+            f"  to mend: {each.remedy}",
+        ):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_red_buckets(console: Console, red: RedBuckets) -> None:

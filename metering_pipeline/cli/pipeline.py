@@ -114,14 +114,16 @@ def _hours(
 @cli.command()
 @click.option(
     "--stage",
-    type=click.Choice(["ledger", "rollups"]),
+    type=click.Choice(["landing", "ledger", "rollups"]),
     required=True,
     help="What to build anew.",
 )
 @click.option("--from", "first", type=Hour(), help="The first landing hour of a range.")
 @click.option("--to", "last", type=Hour(), help="The last landing hour of the range (inclusive).")
 @click.option(
-    "--repair", is_flag=True, help="Ledger: replace the rows that differ; runs wait meanwhile."
+    "--repair",
+    is_flag=True,
+    help="Landing, ledger: replace the rows that differ; runs wait meanwhile.",
 )
 @click.option("--dry-run", is_flag=True, help="Rollups: show what would change; change nothing.")
 @click.option(
@@ -129,7 +131,7 @@ def _hours(
     type=click.IntRange(0),
     default=5,
     show_default=True,
-    help="Ledger: differing rows shown for each table and class.",
+    help="Differing rows shown: of landing; of the ledger for each table and class.",
 )
 def rebuild(
     stage: str,
@@ -142,6 +144,8 @@ def rebuild(
     """Build a stage anew from the one before it, and compare row for row.
 
     \b
+    --stage landing  the records of each file, read again, against landing; needs a
+                     range, and the files.
     --stage ledger   every event, duplicate, conflict, void and withdrawn row, from
                      what landed, by another piece of code than the one that posts.
     --stage rollups  contributions, hourly and daily usage, from the ledger, by the
@@ -162,6 +166,9 @@ def rebuild(
     must roll up again, in one transaction that keeps the pipeline's lock from beginning
     to end: give it a range.
 
+    Landing: a file that is gone, or has other bytes now, is named and not compared.
+    --repair replaces the records of a file that differ; its hour is then to be run.
+
     Exit code 1 if anything differs and is not mended.
     """
     if (first is None) != (last is None):
@@ -170,11 +177,15 @@ def rebuild(
         raise click.UsageError("--to is before --from.")
     if stage == "rollups" and repair:
         raise click.UsageError("--stage rollups replaces what differs; --dry-run only shows it.")
-    if stage == "ledger" and dry_run:
-        raise click.UsageError("--stage ledger changes nothing without --repair.")
-    from metering_pipeline.rebuild import build_rollups, compare_ledger
+    if stage != "rollups" and dry_run:
+        raise click.UsageError(f"--stage {stage} changes nothing without --repair.")
+    from metering_pipeline.rebuild import build_rollups, compare_landing, compare_ledger
 
-    if stage == "rollups":
+    if stage == "landing":
+        if first is None or last is None:
+            raise click.UsageError("--stage landing needs --from and --to.")
+        well = compare_landing(console, first, last, repair, samples)
+    elif stage == "rollups":
         well = build_rollups(console, first, last, keep=not dry_run)
     else:
         well = compare_ledger(console, first, last, repair, samples)

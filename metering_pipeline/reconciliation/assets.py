@@ -1,20 +1,30 @@
-"""The law results as an asset: materializing it proves everything that is kept. And a billing provider's usage."""
+"""What is asked or proven at length as assets: the laws of everything kept, a sample of days built anew, and a
+billing provider's usage."""
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import dagster as dg
 
 from metering_pipeline import settings
 from metering_pipeline.postgres import open_database
-from metering_pipeline.reconciliation.checks import law_result, prove_everything
+from metering_pipeline.reconciliation.checks import explain, law_result, prove_everything
 from metering_pipeline.reconciliation.laws import MEANINGS
 from metering_pipeline.reconciliation.proof import PROVED
 from metering_pipeline.reconciliation.providers.comparing import Comparison, compare
 from metering_pipeline.reconciliation.providers.fetching import fetch, provider, usual_span
 from metering_pipeline.reconciliation.providers.usage import ProviderError
+from metering_pipeline.reconciliation.rebuilt_days import (
+    RebuiltDay,
+    rebuild_sample,
+    standing,
+)
 
 KEY = dg.AssetKey(["reconciliation", "law_results"])
+REBUILT = dg.AssetKey(["reconciliation", "rebuilt_days"])
+
+log = logging.getLogger(__name__)
 
 
 @dg.asset(
@@ -48,7 +58,79 @@ def law_results(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeRes
             "buckets that differ": sum(each.buckets for each in tallies),
             "seconds": round(time.monotonic() - started, 1),
         },
-        check_results=[law_result(each, KEY) for each in tallies],
+        check_results=[law_result(each, KEY, explain(each)) for each in tallies],
+    )
+
+
+@dg.asset(
+    key=REBUILT,
+    group_name="reconciliation",
+    kinds={"python", "postgres"},
+    owners=["team:metering"],
+    deps=[
+        ["landing", "usage_events"],
+        ["ledger", "usage_events"],
+        ["rollups", "usage_hourly"],
+    ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "days_are_identical",
+            asset=REBUILT,
+            description="Each day that was rebuilt is, by its newest rebuild, what the stage before says, row for row.",
+        )
+    ],
+    description=(
+        "Days built anew from the stage before and compared row for row, one row a rebuild, day and stage: the files "
+        "read again, the ledger from landing, hourly usage from the ledger. Materializing it, as every week, takes up "
+        "METERING_REBUILD_DAYS days; it reads and takes no lock."
+    ),
+)
+def rebuilt_days(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
+    def say(line: str) -> None:
+        log.info(line)
+        context.log.info(line)
+
+    started = time.monotonic()
+    configured = settings.load()
+    database = open_database(configured)
+    done = rebuild_sample(database, configured, configured.now(), say)
+    with database.connect() as connection:
+        red = standing(connection)
+    yield dg.MaterializeResult(
+        metadata={
+            "days": ", ".join(f"{day}" for day in dict.fromkeys(each.day for each in done))
+            or "none",
+            "rows compared": sum(each.rebuilt_count for each in done),
+            "rows that differ": sum(each.differing for each in done),
+            "not compared": sum(each.left_out_count for each in done),
+            "seconds": round(time.monotonic() - started, 1),
+        },
+        check_results=[rebuilt_result(red)],
+    )
+
+
+def rebuilt_result(red: Sequence[RebuiltDay]) -> dg.AssetCheckResult:
+    """The days that stand differing as a check result, each with samples and what mends it."""
+    metadata: dict[str, dg.MetadataValue] = {"days and stages": dg.MetadataValue.int(len(red))}
+    if red:
+        metadata["where"] = dg.MetadataValue.table(
+            [
+                dg.TableRecord({"day and stage": str(each), "row": sample, "to mend": each.remedy})
+                for each in red
+                for sample in each.samples
+            ]
+        )
+    return dg.AssetCheckResult(
+        asset_key=REBUILT,
+        check_name="days_are_identical",
+        passed=not red,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=(
+            f"{red[0]}. The first: {red[0].samples[0]}. To mend: {red[0].remedy}."
+            if red
+            else "Every day that was rebuilt is what the stage before says."
+        ),
+        metadata=metadata,
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
 import dagster as dg
 
@@ -10,6 +11,14 @@ from metering_pipeline.partitions import Window, tagged_window
 from metering_pipeline.postgres import open_database
 from metering_pipeline.reconciliation import findings
 from metering_pipeline.reconciliation.buckets import Bucket, sampled_buckets
+from metering_pipeline.reconciliation.differences import (
+    LINES,
+    SCHEMA,
+    Differences,
+    RedWindow,
+    differing_rows,
+    explained,
+)
 from metering_pipeline.reconciliation.findings import ALWAYS, Finding, Found, Hours
 from metering_pipeline.reconciliation.laws import evaluate
 from metering_pipeline.reconciliation.proof import PROVED, Tally, prove
@@ -26,8 +35,16 @@ ISSUED = dg.AssetKey(["invoices", "issued_invoices"])
 
 log = logging.getLogger(__name__)
 
+DRAFTS = dg.AssetKey(["invoices", "draft_invoices"])
+
 SAMPLES = 5
 """Records shown for each reason of a finding."""
+
+LOOK_AHEAD = timedelta(days=400)
+"""Slices of so long before the first landing hour and after now are looked at: a year, and some."""
+
+EXPLAINED = 3
+"""Failing rows of a law whose rows are looked up for its check."""
 
 
 def law_check(law: str, asset: dg.AssetKey, blocking: bool, about: str) -> dg.AssetChecksDefinition:
@@ -44,14 +61,15 @@ def law_check(law: str, asset: dg.AssetKey, blocking: bool, about: str) -> dg.As
         now = configured.now()
         window = tagged_window(context.run.tags) if blocking else None
         if window is None and law in PROVED:
-            return law_result(prove_everything(law, context.log.info), asset)
+            tally = prove_everything(law, context.log.info)
+            return law_result(tally, asset, explain(tally))
         tally = Tally(law)
         with open_database(configured).connect() as connection:
             # a long backfill is evaluated as it was made: day by day
             for part in window.days() if window else [Window(configured.first_hour, now)]:
                 tally.add(evaluate(connection, law, part.start, part.end, now))
                 connection.commit()
-        return law_result(tally, asset)
+        return law_result(tally, asset, explain(tally))
 
     return check
 
@@ -69,8 +87,18 @@ def prove_everything(law: str, progress: Callable[[str], None]) -> Tally:
     return prove(database, law, configured.first_hour, hour_of(now) + HOUR, now, say)
 
 
-def law_result(tally: Tally, asset: dg.AssetKey) -> dg.AssetCheckResult:
-    """Evaluations as one check result: how many windows, which of them failed, and in which buckets."""
+def explain(tally: Tally) -> list[RedWindow]:
+    """The first failing rows of a law, each with the rows behind it. Nothing is read where nothing fails."""
+    if not tally.failing:
+        return []
+    with open_database(settings.load()).connect() as connection:
+        return [explained(connection, each) for each in tally.failing[:EXPLAINED]]
+
+
+def law_result(
+    tally: Tally, asset: dg.AssetKey, red: Sequence[RedWindow] = ()
+) -> dg.AssetCheckResult:
+    """Evaluations as one check result: how many windows, which of them failed, in which rows, what mends them."""
     metadata: dict[str, dg.MetadataValue] = {
         "windows evaluated": dg.MetadataValue.int(tally.windows),
         "failed": dg.MetadataValue.int(tally.red_windows),
@@ -98,6 +126,7 @@ def law_result(tally: Tally, asset: dg.AssetKey) -> dg.AssetCheckResult:
                 for bucket in sampled_buckets(each)
             ]
         )
+    metadata |= _differences_shown([found for each in red for found in each.differences])
     return dg.AssetCheckResult(
         asset_key=asset,
         check_name=tally.law,
@@ -106,11 +135,35 @@ def law_result(tally: Tally, asset: dg.AssetKey) -> dg.AssetCheckResult:
         description=(
             f"{tally.law} holds in {tally.windows} windows."
             if tally.red_windows == 0
-            else f"{tally.law} fails in {tally.red_windows} of {tally.windows} windows: see "
-            "reconciliation.current_law_results where not passed; metering status says what mends it."
+            else f"{tally.law} fails in {tally.red_windows} of {tally.windows} windows. "
+            + " ".join(_in_words(each) for each in red[:1])
         ),
         metadata=metadata,
     )
+
+
+def _in_words(red: RedWindow) -> str:
+    """The first thing to know: where, which row, what to do."""
+    rows = [*red.facts, *(found.first for found in red.differences)]
+    remedies = [f"To mend: {found.remedy}." for found in red.differences[:1]]
+    return " ".join([f"The first: {red}:", *(f"{each}." for each in rows[:1]), *remedies])
+
+
+def _differences_shown(differences: Sequence[Differences]) -> dict[str, dg.MetadataValue]:
+    """For each relation with differing rows: its asset, the rows, the query for all of them, what mends them."""
+    shown: dict[str, dg.MetadataValue] = {}
+    by_name: dict[str, list[Differences]] = {}
+    for each in differences:
+        by_name.setdefault(each.relation.name, []).append(each)
+    for name, found in by_name.items():
+        rows = [row for each in found for row in each.rows]
+        shown[f"{name}: rows"] = dg.MetadataValue.table([dg.TableRecord(row) for row in rows])
+        shown[f"{name}: all rows"] = dg.MetadataValue.text("\n".join(each.query for each in found))
+        shown[f"{name}: to mend"] = dg.MetadataValue.text(
+            "\n".join(dict.fromkeys(each.remedy for each in found))
+        )
+        shown[f"{name}: relation"] = dg.MetadataValue.asset(dg.AssetKey([SCHEMA, name]))
+    return shown
 
 
 def _bucket_record(bucket: Bucket) -> dict[str, str]:
@@ -216,6 +269,29 @@ def warning_check(
     return check
 
 
+def lines_check() -> dg.AssetChecksDefinition:
+    """The check that each rated line is billed or drafted; a draft that is lost or edited shows before it is due."""
+
+    @dg.asset_check(
+        asset=DRAFTS,
+        name="lines_equal_documents",
+        description="Each rated line is what has been billed and what the drafts would bill.",
+    )
+    def check() -> dg.AssetCheckResult:
+        configured = settings.load()
+        end = configured.now() + LOOK_AHEAD
+        with open_database(configured).connect() as connection:
+            found = differing_rows(connection, LINES, configured.first_hour - LOOK_AHEAD, end)
+        return dg.AssetCheckResult(
+            passed=not found.rows,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=f"{found.first}. To mend: {found.remedy}." if found.rows else "They are.",
+            metadata=_differences_shown([found]) if found.rows else {},
+        )
+
+    return check
+
+
 checks: list[dg.AssetChecksDefinition] = [
     law_check("L1", LANDED, True, "Records in a file version = accepted + rejected."),
     law_check(
@@ -234,6 +310,7 @@ checks: list[dg.AssetChecksDefinition] = [
         "L5", ISSUED, False,
         "Lines = document; the hash chain verifies; issued = an independent rating of the pinned usage.",
     ),
+    lines_check(),
     finding_check(
         "no_rejected_events", LANDED, findings.REJECTED,
         "See landing.rejected_events: reason and detail say what to mend; land the mended file again.",

@@ -124,6 +124,7 @@ class _Day:
     documents: int = 0
     faults: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(dict))
     broken_series: set[str] = field(default_factory=set)
+    last_numbers: dict[str, int] = field(default_factory=dict)
 
     def blame(self, tenant_id: str, document: str, faults: Iterable[str]) -> None:
         self.faults[tenant_id].setdefault(document, []).extend(faults)
@@ -146,10 +147,16 @@ def document_findings(
     """Evaluate the documents of the billing dates in [window_start, window_end), date by date."""
     parameters = {"window_start": window_start, "window_end": window_end}
     days: defaultdict[date, _Day] = defaultdict(_Day)
-    for known in rows(connection, PACKAGE, "known_billing_dates", parameters):
+    known_dates = rows(connection, PACKAGE, "known_billing_dates", parameters)
+    for known in known_dates:
         days[known.billing_date] = _Day()
     _check_documents(connection, parameters, days)
+    for known in known_dates:
+        day = days[known.billing_date]
+        if known.series and day.last_numbers.get(known.series, 0) < known.last_number:
+            day.broken_series.add(known.series)
     _check_series_heads(connection, parameters, days)
+    _check_credits(connection, parameters, days)
     with connection.cursor(row_factory=class_row(PinnedLine)) as cursor:
         lines = cursor.execute(statement(PACKAGE, "issued_keys"), parameters).fetchall()
     for each in line_faults(connection, lines):
@@ -166,6 +173,7 @@ def _check_documents(
     for row in rows(connection, PACKAGE, "issued_documents", parameters):
         day = days[row.billing_date]
         day.documents += 1
+        day.last_numbers[row.series] = row.series_number  # in order
         if row.faults:
             day.blame(row.tenant_id, row.invoice_number, row.faults)
         if row.number_missing:
@@ -191,6 +199,14 @@ def _check_series_heads(
             days[billing_date].blame(row.tenant_id, document, ["the chain breaks after it"])
 
 
+def _check_credits(
+    connection: psycopg.Connection, parameters: Mapping[str, Any], days: defaultdict[date, _Day]
+) -> None:
+    for row in rows(connection, PACKAGE, "broken_credits", parameters):
+        fault = f"entry {row.entry_id} ({row.kind}) was changed, or the entry before it is gone"
+        days[row.entered_on].blame(row.tenant_id, f"credit {row.credit_id}", [fault])
+
+
 def _day_findings(billing_date: date, day: _Day) -> Iterator[Finding]:
     start = _midnight(billing_date)
     end = start + timedelta(days=1)
@@ -199,6 +215,7 @@ def _day_findings(billing_date: date, day: _Day) -> Iterator[Finding]:
         "failing_documents": sum(len(documents) for documents in day.faults.values()),
         "failing_tenants": len(day.faults),
         "broken_series": sorted(day.broken_series),
+        "last_numbers": day.last_numbers,
     }
     yield start, end, None, not day.faults and not day.broken_series, figures
     for tenant_id, documents in sorted(day.faults.items()):

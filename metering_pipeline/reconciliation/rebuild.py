@@ -115,27 +115,56 @@ def rebuild_ledger(
     ledger.pending, and is committed. Raises RebuildError.
     """
     with _one_transaction(database, keep=repair) as connection:
-        if connection.execute(statement(PACKAGE, "rebuild_lock")).fetchone() != (True,):
-            raise RebuildError("Another rebuild is running.")
-        connection.execute("set local work_mem = '192MB'")  # for the days' sorts; they spill beyond
-        connection.execute(statement(PACKAGE, "rebuild_schema"))
+        _prepare(connection)
+        parameters = {"window_start": start, "window_end": end}
         days = [
-            row.day.astimezone(UTC)
-            for row in rows(
-                connection, PACKAGE, "rebuild_days", {"window_start": start, "window_end": end}
-            )
+            row.day.astimezone(UTC) for row in rows(connection, PACKAGE, "rebuild_days", parameters)
         ]
-        _read_landing(connection, days)
-        compared = _compare(connection, days)
-        found = [
-            Sample(*row)
-            for row in rows(connection, PACKAGE, "rebuild_samples", {"samples": samples})
-        ]
-        mended = None
-        if repair and any(table.differing for table in compared):
-            mended = _repair(connection, now)
-        (left_out,) = rows(connection, PACKAGE, "rebuild_left_out")
-        connection.execute("drop schema ledger_rebuilt cascade")
+        landed = rows(connection, PACKAGE, "rebuild_landed_days")
+        return _rebuild(connection, days, landed, repair, now, samples)
+
+
+def rebuild_ledger_day(
+    database: Database, day: datetime, reach: timedelta, samples: int
+) -> Comparison:
+    """Build one UTC day of usage anew from landing and compare; nothing changes, no lock is taken.
+
+    Copies are looked for where they can be at the cost of a few days of landing: from the day before to ``reach``
+    after the day, and wherever the ledger names one. A later copy that the ledger does not know breaks L2.
+    """
+    with _one_transaction(database, keep=False) as connection:
+        _prepare(connection)
+        landed = rows(
+            connection, PACKAGE, "rebuild_landed_days_of", {"day": day, "reach": DAY + reach}
+        )
+        return _rebuild(connection, [day], landed, False, day, samples)
+
+
+def _prepare(connection: psycopg.Connection) -> None:
+    if connection.execute(statement(PACKAGE, "rebuild_lock")).fetchone() != (True,):
+        raise RebuildError("Another rebuild is running.")
+    connection.execute("set local work_mem = '192MB'")  # for the days' sorts; they spill beyond
+    connection.execute(statement(PACKAGE, "rebuild_schema"))
+
+
+def _rebuild(
+    connection: psycopg.Connection,
+    days: Sequence[datetime],
+    landed: Sequence[Any],
+    repair: bool,
+    now: datetime,
+    samples: int,
+) -> Comparison:
+    _read_landing(connection, days, landed)
+    compared = _compare(connection, days)
+    found = [
+        Sample(*row) for row in rows(connection, PACKAGE, "rebuild_samples", {"samples": samples})
+    ]
+    mended = None
+    if repair and any(table.differing for table in compared):
+        mended = _repair(connection, now)
+    (left_out,) = rows(connection, PACKAGE, "rebuild_left_out")
+    connection.execute("drop schema ledger_rebuilt cascade")
     return Comparison(
         tables=tuple(compared),
         samples=tuple(found),
@@ -162,8 +191,9 @@ def _one_transaction(database: Database, keep: bool) -> Iterator[psycopg.Connect
             yield connection
 
 
-def _read_landing(connection: psycopg.Connection, days: Sequence[datetime]) -> None:
-    landed_days = rows(connection, PACKAGE, "rebuild_landed_days")
+def _read_landing(
+    connection: psycopg.Connection, days: Sequence[datetime], landed_days: Sequence[Any]
+) -> None:
     for number, landed in enumerate(landed_days, start=1):
         log.info(
             "landing day %d of %d: %s, %s copies",
@@ -190,7 +220,9 @@ def _compare(connection: psycopg.Connection, days: Sequence[datetime]) -> list[T
         connection.execute(statement(PACKAGE, "rebuild_compare"), one_day)
         owned += _counts(connection, TABLES[0]).rebuilt
         connection.execute("truncate ledger_rebuilt.owned")
-    connection.execute(statement(PACKAGE, "rebuild_withdrawn"), {"days": days})
+    (superseded,) = rows(connection, PACKAGE, "rebuild_superseded_hours")
+    parameters = {"days": days, "superseded_hours": superseded.hours}
+    connection.execute(statement(PACKAGE, "rebuild_withdrawn"), parameters)
     connection.execute("analyze ledger_rebuilt.further")
     for table in TABLES[1:] if days else ():
         log.info("ledger.%s", table)

@@ -197,10 +197,35 @@ create table invoices.credit_entries (
     entered_at timestamptz not null,
     entered_by text not null,
     reason text not null,
+    chained_sha256 text not null,
     check ((kind in ('grant', 'returned') and amount > 0) or (kind in ('applied', 'expired', 'voided') and amount < 0)),
     check ((kind in ('applied', 'returned')) = (invoice_number is not null)),
     check ((kind = 'grant') = (priority is not null))
 );
+
+-- Entries are chained like documents: a balance is a sum of them, so one that was changed or is gone must show.
+-- Whoever enters one holds the pipeline's lock.
+create function invoices.chain_credit_entry() returns trigger
+language plpgsql as $$
+begin
+    new.chained_sha256 := encode(sha256(convert_to(jsonb_build_array(
+        coalesce(
+            (
+                select entries.chained_sha256
+                from invoices.credit_entries as entries
+                order by entries.entry_id desc
+                limit 1
+            ), repeat('0', 64)
+        ),
+        new.entry_id, new.credit_id, new.kind, new.tenant_id, new.currency, new.amount::text, new.priority,
+        new.expires_on, new.components, new.invoice_number, extract(epoch from new.entered_at), new.entered_by,
+        new.reason
+    )::text, 'UTF8')), 'hex');
+    return new;
+end
+$$;
+create trigger chained before insert on invoices.credit_entries
+for each row execute function invoices.chain_credit_entry();
 create sequence invoices.credit_numbers;
 create unique index credit_entries_one_grant on invoices.credit_entries (credit_id) where kind = 'grant';
 create index credit_entries_by_credit on invoices.credit_entries (credit_id);

@@ -92,6 +92,7 @@ create table reconciliation.provider_usage (
     check (starts_at < ends_at)
 );
 
+-- What was found or fetched stays what it was: neither the pipeline nor a careless hand rewrites it.
 create function reconciliation.refuse_change() returns trigger
 language plpgsql as $$
 begin
@@ -101,11 +102,34 @@ begin
 end
 $$;
 
+-- The UTC days that were built anew from the stage before and compared, row for row: one row a run, day and stage. Of
+-- landing it is a day of landing, else a day of usage. Left out: files that are gone, events still to be posted.
+create table reconciliation.rebuilt_days (
+    rebuilt_day_id bigint generated always as identity primary key,
+    week date not null,
+    day date not null,
+    stage text not null check (stage in ('landing', 'ledger', 'rollups')),
+    rebuilt_count bigint not null,
+    missing_count bigint not null,
+    extra_count bigint not null,
+    modified_count bigint not null,
+    left_out_count bigint not null,
+    samples jsonb not null,
+    rebuilt_at timestamptz not null
+);
+create index rebuilt_days_by_day on reconciliation.rebuilt_days (day, stage, rebuilt_day_id);
+
+-- Where each day stands by the newest rebuild of each stage: when it was proven, and whether anything differed.
+create view reconciliation.current_rebuilt_days with (security_invoker = true) as
+select distinct on (day, stage) *
+from reconciliation.rebuilt_days
+order by day, stage, rebuilt_day_id desc;
+
 do $$
 declare
     table_name text;
 begin
-    foreach table_name in array array['provider_fetches', 'provider_usage'] loop
+    foreach table_name in array array['provider_fetches', 'provider_usage', 'law_results', 'rebuilt_days'] loop
         execute format(
             'create trigger append_only before update or delete on reconciliation.%I'
             ' for each row execute function reconciliation.refuse_change()', table_name

@@ -23,6 +23,7 @@ WRITTEN_BY = {
     "invoices": ["invoices", "issued_invoices"],
     "catalog": ["catalog", "catalog_versions"],
     "reconciliation/provider_fetches": ["reconciliation", "provider_usage"],
+    "reconciliation/current_rebuilt_days": ["reconciliation", "rebuilt_days"],
     "reconciliation": ["reconciliation", "law_results"],
 }
 """Which asset writes a table that is no asset itself: by the table, else by its schema."""

@@ -216,6 +216,15 @@ def test_a_billing_provider_is_asked_before_the_day_s_invoices(
     assert (int(hour), int(minute)) < tuple(map(int, every_day.cron_schedule.split()[1::-1]))  # type: ignore[union-attr]
 
 
+def test_every_week_rebuilds_a_sample() -> None:
+    from metering_pipeline.schedules import every_week
+
+    tick = datetime(2026, 3, 1, 3, 20, tzinfo=UTC)
+    context = dg.build_schedule_context(scheduled_execution_time=tick)
+    (asked,) = requests(every_week(context))
+    assert asked.partition_key is None
+
+
 def test_proof_and_provider_run_beside_the_others_and_they_one_at_a_time() -> None:
     import yaml
 
@@ -230,7 +239,7 @@ def test_proof_and_provider_run_beside_the_others_and_they_one_at_a_time() -> No
         for job in defs.resolve_all_job_defs()
         if limit["key"] not in job.tags and not job.name.startswith("__")
     ]
-    assert free == ["nightly", "provider"]
+    assert free == ["nightly", "weekly", "provider"]
 
 
 def test_the_night_names_what_was_damaged(january: Pipeline) -> None:
@@ -272,6 +281,45 @@ def test_the_night_names_what_was_damaged(january: Pipeline) -> None:
     january.run_job("nightly")
     assert proof(january)["L3"] == (True, [])
     assert january.red_laws() == set()
+
+
+def test_the_week_names_the_day_that_differs_until_it_is_well(january: Pipeline) -> None:
+    """Through the job itself, on the files and the rows; what was proven when is kept."""
+    path = january.drop(LANDED, "a.ndjson", [request(ON_TIME, "one"), request(ON_TIME, "two")])
+    january.run(LANDED)
+    january.set_clock(LANDED + timedelta(days=2))
+    january.run_job("weekly")
+    proven = "select stage, rebuilt_count, left_out_count from reconciliation.current_rebuilt_days order by 1"
+    assert january.rows(proven) == [("landing", 2, 0), ("ledger", 2, 0), ("rollups", 3, 0)]
+    assert rebuilt(january)[0]
+
+    january.execute("update ledger.usage_events set quantity = 7 where correlation_id = 'two'")
+    january.run_job("weekly")
+    passed, said = rebuilt(january)
+    assert not passed
+    assert "2026-01-10 ledger: 0 missing, 0 extra, 1 modified of 2" in said
+    assert f"{path.parent.name}/a.ndjson line 2: modified in quantity" in said
+    assert "metering rebuild --stage ledger" in said
+
+    january.execute("update ledger.usage_events set quantity = 1 where correlation_id = 'two'")
+    path.unlink()
+    january.set_clock(LANDED + timedelta(days=9))
+    january.run_job("weekly")
+    assert rebuilt(january)[0]
+    assert january.rows(proven)[0] == ("landing", 0, 1), "a file that is gone cannot testify"
+    assert len(january.rows("select distinct week from reconciliation.rebuilt_days")) == 2
+
+
+def rebuilt(pipeline: Pipeline) -> tuple[bool, str]:
+    """The newest result of the weekly check, and what it says."""
+    from metering_pipeline.reconciliation.assets import REBUILT
+
+    key = dg.AssetCheckKey(REBUILT, "days_are_identical")
+    record = pipeline.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert record.event is not None
+    assert record.event.dagster_event is not None
+    evaluation = record.event.dagster_event.asset_check_evaluation_data
+    return evaluation.passed, str(evaluation.description)
 
 
 COLUMNS = (

@@ -1,6 +1,8 @@
--- What the ledger says that each landing hour contributed against what stands in the contributions, by landing
--- hour, tenant and metric. Keys that are pending are a debt and no difference: they are counted beside it.
+-- What the ledger says that each landing hour contributed to each bucket against the contributions that stand. A key
+-- that is pending is a debt and no difference.
 
+-- A void takes its event back in the later of their two landing hours; one branch for each of the two, so that a
+-- window of landing hours reaches the tables.
 with signed as (
     select
         events.landed_hour as booked_hour,
@@ -9,87 +11,105 @@ with signed as (
     from {{ ref('usage_events') }} as events
     union all
     select
-        greatest(events.landed_hour, voids.landed_hour) as booked_hour,
+        voids.landed_hour as booked_hour,
         -1 as sign,
         events.*
     from {{ source('ledger', 'voids') }} as voids
     inner join {{ ref('usage_events') }} as events
-        on voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+        on voids.occurred_at = events.occurred_at
+            and voids.fingerprint = events.fingerprint
+            and voids.landed_hour >= events.landed_hour
+    union all
+    select
+        events.landed_hour as booked_hour,
+        -1 as sign,
+        events.*
+    from {{ ref('usage_events') }} as events
+    inner join {{ source('ledger', 'voids') }} as voids
+        on events.occurred_at = voids.occurred_at
+            and events.fingerprint = voids.fingerprint
+            and events.landed_hour > voids.landed_hour
 ),
 
 metered as (
     {{ metric_events('signed') }}
 ),
 
-booked as (
+sides as (
     select
         booked_hour as landed_hour,
         tenant_id,
         metric,
-        sum(sign) as ledger_count,
-        sum(sign * value) as ledger_sum,
-        sum(sign * {{ digest_term('fingerprint') }}) as ledger_digest
+        {{ hour_of('occurred_at') }} as hour,
+        dimensions,
+        event_type,
+        false as is_contributed,
+        {{ bucket_figures() }}
     from metered
     where unreadable is null
-    group by booked_hour, tenant_id, metric
-),
-
-contributed as (
+    group by booked_hour, tenant_id, metric, {{ hour_of('occurred_at') }}, dimensions, event_type
+    union all
     select
         landed_hour,
         tenant_id,
         metric,
-        sum(event_count) as contributed_count,
-        sum(value_sum) as contributed_sum,
-        sum(event_digest) as contributed_digest
+        hour,
+        dimensions,
+        event_type,
+        true as is_contributed,
+        event_count,
+        voided_count,
+        value_sum,
+        value_moment,
+        value_min,
+        value_max,
+        value_latest,
+        latest_at,
+        latest_fingerprint,
+        event_digest,
+        payload_digest
     from {{ ref('usage_contributions') }}
-    group by landed_hour, tenant_id, metric
-),
-
-pending as (
-    select
-        pending.landed_hour,
-        pending.tenant_id,
-        metrics.metric,
-        count(*) as pending_keys
-    from {{ source('ledger', 'pending') }} as pending
-    inner join {{ source('catalog', 'metrics') }} as metrics on pending.event_type = metrics.event_type
-    group by pending.landed_hour, pending.tenant_id, metrics.metric
 ),
 
 compared as (
     select
-        coalesce(booked.landed_hour, contributed.landed_hour) as landed_hour,
-        coalesce(booked.tenant_id, contributed.tenant_id) as tenant_id,
-        coalesce(booked.metric, contributed.metric) as metric,
-        coalesce(booked.ledger_count, 0) as ledger_count,
-        coalesce(contributed.contributed_count, 0) as contributed_count,
-        coalesce(booked.ledger_sum, 0) as ledger_sum,
-        coalesce(contributed.contributed_sum, 0) as contributed_sum,
-        {{ classified(
-            'booked.ledger_count',
-            'contributed.contributed_count',
-            'booked.ledger_sum = contributed.contributed_sum and booked.ledger_digest = contributed.contributed_digest'
-        ) }} as state
-    from booked
-    full outer join contributed
-        on booked.landed_hour = contributed.landed_hour
-            and booked.tenant_id = contributed.tenant_id
-            and booked.metric = contributed.metric
+        landed_hour,
+        tenant_id,
+        metric,
+        hour,
+        dimensions,
+        min(event_type) as event_type,
+        coalesce(sum(event_count) filter (where not is_contributed), 0)::bigint as ledger_count,
+        coalesce(sum(event_count) filter (where is_contributed), 0)::bigint as contributed_count,
+        coalesce(sum(value_sum) filter (where not is_contributed), 0) as ledger_sum,
+        coalesce(sum(value_sum) filter (where is_contributed), 0) as contributed_sum,
+        {{ differing_columns('is_contributed', [
+            'event_count', 'voided_count', 'value_sum', 'value_moment', 'value_min', 'value_max', 'event_digest',
+            'payload_digest',
+        ]) }} as differs_in
+    from sides
+    group by landed_hour, tenant_id, metric, hour, dimensions
 )
 
 select
-    compared.landed_hour,
-    compared.tenant_id,
-    compared.metric,
-    compared.ledger_count,
-    compared.contributed_count,
-    compared.ledger_sum,
-    compared.contributed_sum,
-    coalesce(pending.pending_keys, 0) as pending_keys,
-    compared.state
+    landed_hour,
+    tenant_id,
+    metric,
+    hour,
+    dimensions,
+    ledger_count,
+    contributed_count,
+    ledger_sum,
+    contributed_sum,
+    differs_in,
+    exists(
+        select 1
+        from {{ source('ledger', 'pending') }} as pending
+        where
+            pending.landed_hour = compared.landed_hour
+            and pending.tenant_id = compared.tenant_id
+            and pending.event_type = compared.event_type
+            and pending.event_hour = compared.hour
+    ) as is_pending,
+    {{ classified('ledger_count', 'contributed_count', "differs_in = '{}'") }} as state
 from compared
-left join pending
-    on compared.landed_hour = pending.landed_hour
-        and compared.tenant_id = pending.tenant_id
-        and compared.metric = pending.metric

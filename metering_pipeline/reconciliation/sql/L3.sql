@@ -225,7 +225,7 @@ failing_orphans as (
 
 -- (b) What each landing hour contributed, recomputed from the ledger. A void takes its event back in
 -- the later of their two landing hours.
-signed_events as (
+signed_events as not materialized (
     select
         landed_hour as booked_hour,
         1 as sign,
@@ -256,7 +256,7 @@ signed_events as (
         and voids.landed_hour < events.landed_hour
 ),
 
-metered_events as (
+metered_events as not materialized (
     select
         events.booked_hour,
         events.sign,
@@ -315,6 +315,69 @@ readable_events as not materialized (
                 where octet_length(pairs.content) > 255
             )
         )
+),
+
+-- What no metric reads, and what a metric cannot read. Neither is usage, and neither may be forgotten: the one is
+-- warned of, the other holds invoices.
+unread_events as (
+    select
+        booked_hour as landed_hour,
+        tenant_id,
+        event_type,
+        metric,
+        hour,
+        sum(sign) as ledger_count,
+        0 as noted_count
+    from metered_events
+    where
+        (value > '-Infinity'::numeric and value < 'Infinity'::numeric) is not true
+        or (
+            octet_length(dimensions::text) > 255
+            and exists (
+                select 1
+                from jsonb_each_text(metered_events.dimensions) as pairs (name, content)
+                where octet_length(pairs.content) > 255
+            )
+        )
+    group by booked_hour, tenant_id, event_type, metric, hour
+    union all
+    select
+        booked_hour as landed_hour,
+        tenant_id,
+        event_type,
+        null as metric,
+        date_bin('1 hour', occurred_at, '1970-01-01 00:00:00+00'::timestamptz) as hour,
+        sum(sign) as ledger_count,
+        0 as noted_count
+    from signed_events
+    where event_type not in (select metrics.event_type from catalog.metrics)
+    group by
+        booked_hour, tenant_id, event_type,
+        date_bin('1 hour', occurred_at, '1970-01-01 00:00:00+00'::timestamptz)
+),
+
+noted_events as (
+    select
+        landed_hour,
+        tenant_id,
+        event_type,
+        metric,
+        hour,
+        0 as ledger_count,
+        event_count as noted_count
+    from rollups.unreadable_values
+    where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
+    union all
+    select
+        landed_hour,
+        tenant_id,
+        event_type,
+        null as metric,
+        hour,
+        0 as ledger_count,
+        event_count as noted_count
+    from rollups.unmetered_events
+    where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
 ),
 
 latest_events as (
@@ -529,6 +592,52 @@ failing_contributions as (
     group by landed_hour, tenant_id
 ),
 
+unnoted_events as (
+    select
+        landed_hour,
+        tenant_id,
+        event_type,
+        metric,
+        hour,
+        sum(ledger_count) as ledger_count,
+        sum(noted_count) as noted_count
+    from (
+        select * from unread_events
+        union all
+        select * from noted_events
+    ) as events
+    where
+        not exists (
+            select 1
+            from pending
+            where
+                pending.landed_hour = events.landed_hour
+                and pending.tenant_id = events.tenant_id
+                and pending.event_type = events.event_type
+                and pending.event_hour = events.hour
+        )
+    group by landed_hour, tenant_id, event_type, metric, hour
+    having sum(ledger_count) <> sum(noted_count)
+),
+
+failing_unnoted as (
+    select
+        landed_hour,
+        tenant_id,
+        count(*) as keys,
+        (
+            array_agg(
+                jsonb_build_object(
+                    'event_type', event_type, 'metric', metric, 'hour', hour, 'ledger_count', ledger_count,
+                    'noted_count', noted_count
+                )
+                order by event_type, metric, hour
+            )
+        )[1:3] as samples
+    from unnoted_events
+    group by landed_hour, tenant_id
+),
+
 -- (c) The hourly usage of the buckets that these landing hours touch = the sum of all contributions to
 -- them. A bucket that nothing contributed to counts under its own hour.
 bucket_hours as materialized (
@@ -733,6 +842,10 @@ failing as materialized (
             'contributions_to_hourly', case
                 when failing_buckets.buckets > 0
                     then jsonb_build_object('buckets', failing_buckets.buckets, 'samples', failing_buckets.samples)
+            end,
+            'unread_events', case
+                when failing_unnoted.keys > 0
+                    then jsonb_build_object('keys', failing_unnoted.keys, 'samples', failing_unnoted.samples)
             end
         )) as figures
     from (
@@ -743,6 +856,7 @@ failing as materialized (
     full outer join failing_orphans using (landed_hour, tenant_id)
     full outer join failing_contributions using (landed_hour, tenant_id)
     full outer join failing_buckets using (landed_hour, tenant_id)
+    full outer join failing_unnoted using (landed_hour, tenant_id)
 ),
 
 windows as (

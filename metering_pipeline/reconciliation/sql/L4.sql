@@ -18,8 +18,8 @@ unsettled as materialized (
     select tenant_id from rollups.touched_days
 ),
 
--- 1. Each bucket, or piece of one, lies in exactly one slice of one charge, or in the unrated usage.
--- (An unreadable value is no usage of a bucket.)
+-- 1. Each bucket, or piece of one, lies in exactly one slice of one charge, or in the unrated usage. An unreadable
+-- value is no usage of a bucket: it lies in the unrated usage alone.
 rolled_up as (
     select
         date_trunc('month', hour at time zone 'UTC') as month,
@@ -29,7 +29,27 @@ rolled_up as (
         sum(value_sum) as rolled_up_sum,
         sum(event_digest) as rolled_up_digest,
         sum(payload_digest) as rolled_up_payload_digest
-    from rollups.usage_hourly
+    from (
+        select
+            tenant_id,
+            metric,
+            hour,
+            event_count,
+            value_sum,
+            event_digest,
+            payload_digest
+        from rollups.usage_hourly
+        union all
+        select
+            tenant_id,
+            metric,
+            hour,
+            event_count,
+            0 as value_sum,
+            0 as event_digest,
+            0 as payload_digest
+        from rollups.unreadable_values
+    ) as hours
     where
         hour >= (select bounds.first_instant from bounds)
         and hour < (select bounds.end_instant from bounds)
@@ -62,8 +82,7 @@ assigned as (
         payload_digest
     from rating.unrated_usage
     where
-        reason <> 'unreadable_value'
-        and piece_start >= (select bounds.first_instant from bounds)
+        piece_start >= (select bounds.first_instant from bounds)
         and piece_start < (select bounds.end_instant from bounds)
 ),
 

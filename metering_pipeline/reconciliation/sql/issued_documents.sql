@@ -253,6 +253,7 @@ select
     documents.tenant_id,
     documents.invoice_number,
     documents.series,
+    documents.series_number,
     chained.previous_tenant_id,
     array_remove(array[
         case

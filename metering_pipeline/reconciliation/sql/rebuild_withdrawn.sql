@@ -5,6 +5,7 @@ with former as (
     from ledger_rebuilt.landed
     where
         not is_current
+        and landed_hour = any(%(superseded_hours)s)
         and date_bin('1 day', occurred_at, '2000-01-01 00:00:00+00'::timestamptz) = any(%(days)s)
         and not exists (
             select 1
