@@ -10,8 +10,8 @@ with lines as (
         documents.refers_to,
         documents.issued_at,
         {{ document_line_columns('lines') }}
-    from {{ source('invoices', 'issued_invoice_lines') }} as lines
-    inner join {{ source('invoices', 'issued_invoices') }} as documents
+    from invoices.issued_invoice_lines as lines
+    inner join invoices.issued_invoices as documents
         on lines.invoice_number = documents.invoice_number
     union all
     select

@@ -114,7 +114,7 @@ left join {{ ref('document_lines') }} as lines
         and lines.counts_usage
 left join lateral (
     select issued_invoices.invoice_number as document
-    from {{ source('invoices', 'issued_invoices') }} as issued_invoices
+    from invoices.issued_invoices as issued_invoices
     where issued_invoices.refers_to = lines.document and issued_invoices.document_kind = 'void'
 ) as voids on true
 order by charged.metric, lines.issued_at nulls last, lines.document, lines.line_number

@@ -9,7 +9,7 @@ with known as (
         value_sum,
         event_digest,
         payload_digest
-    from {{ source('invoices', 'issued_usage') }}
+    from invoices.issued_usage
     where invoice_number = given_document and line_number = given_line_number
     union all
     select
