@@ -12,6 +12,7 @@ create table invoices.draft_invoices (
     line_count integer not null,
     total numeric not null
 );
+create index draft_invoices_by_subscription on invoices.draft_invoices (subscription_id);
 
 create table invoices.draft_invoice_lines (
     draft_id text not null,
@@ -407,3 +408,34 @@ begin
     end loop;
 end
 $$;
+
+-- Subscriptions whose drafts are owed anew: their lines were rated, or what was billed of them has changed. Written
+-- by the rated lines and by every document, consumed by the drafts.
+create table invoices.touched_subscriptions (
+    subscription_id text primary key
+);
+
+create function invoices.touch_subscriptions() returns trigger
+language plpgsql as $$
+begin
+    insert into invoices.touched_subscriptions (subscription_id)
+    select distinct subscription_id
+    from new_documents
+    on conflict do nothing;
+    return null;
+end
+$$;
+create trigger touch_subscriptions after insert on invoices.issued_invoices
+referencing new table as new_documents
+for each statement execute function invoices.touch_subscriptions();
+
+-- What the drafts were made of beside lines and documents, as it was then. Whose drafts a change concerns, the
+-- drafts' model says by the kind.
+create table invoices.drafted_from (
+    kind text not null check (
+        kind in ('setting', 'legal_entity', 'catalog', 'tenant', 'plan', 'subscription', 'charge')
+    ),
+    name text not null,
+    content text not null,
+    primary key (kind, name)
+);

@@ -37,6 +37,8 @@ INTERNAL = {
     ("rating", "built_from"),
     ("rating", "built_subscriptions"),
     ("invoices", "draft_state"),
+    ("invoices", "touched_subscriptions"),
+    ("invoices", "drafted_from"),
     ("invoices", "issuing_switch"),
     ("invoices", "external_taxes"),
     ("invoices", "draft_digests"),

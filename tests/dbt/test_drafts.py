@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 
 from tests.dbt.company import Company, Row, instant
+from tests.dbt.conftest import Dbt
 
 Rate = Callable[[], None]
 
@@ -260,3 +261,79 @@ def test_what_changes_a_line_stands_below_it(company: Company, rate: Rate) -> No
         (line["slice_start"].month, line["charge_id"], line["component"])
         for line in company.draft_lines()
     ] == [(month, *each) for month in (1, 2) for each in expected]
+
+
+CHANGES: dict[str, Callable[[Company], object]] = {
+    "another customer is billed on a later date": lambda company: company.connection.execute(
+        """
+        insert into invoices.issued_invoices
+        select changed.*
+        from invoices.issued_invoices as documents
+        cross join lateral jsonb_populate_record(
+            documents, '{"invoice_number": "US-99", "series_number": 99, "billing_date": "2026-03-03"}'
+        ) as changed
+        where documents.tenant_id = 'birch'
+        limit 1
+        """
+    ),
+    "the grace period": lambda company: company.connection.execute(
+        "update catalog.settings set value = '96' where name = 'grace_hours'"
+    ),
+    "the interval after the end": lambda company: company.connection.execute(
+        "update catalog.settings set value = '7' where name = 'final_days'"
+    ),
+    "a charge's name": lambda company: company.catalog["charges"][0].update(description="calls"),
+    "a plan's minimum": lambda company: company.catalog["plans"][0].update(
+        minimum_document_amount="500"
+    ),
+    "who is billed": lambda company: company.catalog["tenants"][0].update(billable="false"),
+    "who bills": lambda company: company.catalog["tenants"][2].update(legal_entity="eu"),
+    "an end beyond the landed hours": lambda company: company.catalog["subscriptions"][2].update(
+        ended_at="2026-03-01T00:00:00Z"
+    ),
+    "usage": lambda company: company.use("acme", "2026-01-13T00:00:00Z", count=100),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_drafts_follow_what_changed(acme: Company, rate: Rate, change: str) -> None:
+    """They are changed by it, and row for row what building all of them anew makes of it."""
+    acme.add("legal_entities", legal_entity="eu", name="Example GmbH", series="EU")
+    acme.subscribe("birch", "plan")
+    acme.add_plan("small", minimum="500")
+    acme.add_fee("small-fee", "small", "5.00")
+    acme.subscribe("cobalt", "small", start="2026-02-01T00:00:00Z")  # carried to its next billing
+    acme.subscribe("gone", "plan", end="2026-01-15T00:00:00Z")
+    acme.use("gone", "2026-01-11T00:00:00Z", count=100)
+    rate()
+    acme.issue("2026-02-04")
+    for tenant in ("acme", "gone"):
+        acme.use(tenant, "2026-01-12T00:00:00Z", count=100)
+    rate()
+    before = everything(acme)
+    CHANGES[change](acme)
+    rate()
+    followed = everything(acme)
+    acme.connection.execute("delete from invoices.drafted_from")
+    rate()
+    assert followed == everything(acme)
+    assert followed != before
+
+
+def test_a_full_refresh_mends_what_nothing_touched(acme: Company, dbt: Dbt, rate: Rate) -> None:
+    rate()
+    before = everything(acme)
+    acme.connection.execute("update invoices.draft_invoices set total = 0")
+    acme.connection.execute("delete from invoices.draft_invoice_lines where line_number = 1")
+    dbt("run", "draft_invoices")
+    assert everything(acme) != before
+    dbt("run", "draft_invoices", "--full-refresh")
+    assert everything(acme) == before
+
+
+def everything(company: Company) -> list[Row]:
+    return [
+        row
+        for table in ("draft_invoices", "draft_invoice_lines")
+        for row in company.rows(f"select * from invoices.{table} order by {table}")
+    ]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 from metering_pipeline.invoices import credits, issuing
 from metering_pipeline.landing.listing import list_hours
@@ -31,6 +31,7 @@ from tests.soak.world import END_OF_TIME
 BEGINNING = datetime(2025, 12, 1, tzinfo=UTC)
 """The first landing hour of every company."""
 DAY = timedelta(days=1)
+DRAFTS = RATING[-1]
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Invoice:
     currency: str
     total: Decimal
     coupons: Decimal
+    taxes: Decimal
     credits: Decimal
     due: Decimal
     bill_at: datetime
@@ -226,6 +228,7 @@ class CompanyLife:
             document["currency"],
             document["total"],
             document["coupon_amount"],
+            document["tax_amount"],
             document["credit_amount"],
             document["amount_due"],
             document["bill_at"].astimezone(UTC),
@@ -248,11 +251,50 @@ class CompanyLife:
         """What a tenant's usage and fees come to, billed or not."""
         return self.sells.amounts()[tenant]
 
+    # What somebody may do behind the pipeline's back
+
+    def rewrite_line(self, number: str, line_number: int, more: Decimal) -> None:
+        """Make a line of the newest document dearer, and all that says what it comes to with it.
+
+        Of a matrix units move to the first row, of a percentage by event the limits take off less, of a
+        commitment less was used; else the first slice is dearer.
+        """
+        line = {"number": number, "line_number": line_number, "more": more}
+        self.connection.execute("set local session_replication_role = replica")
+        for statement in _REWRITING:
+            self.connection.execute(statement, line)
+        self.connection.execute("set local session_replication_role = origin")
+
+    def document_faults(self) -> list[str]:
+        """What L5 finds wrong with the documents."""
+        results = evaluate(self.connection, "L5", BEGINNING, self.now + DAY, self.now)
+        return [
+            fault
+            for result in results
+            for sample in result.figures.get("samples", ())
+            for fault in sample["faults"]
+        ]
+
     # What must hold after every story
+
+    def check_drafts(self) -> None:
+        """Drafts that followed what changed are, row for row, what building all of them anew gives."""
+        self.live_until(self.now)
+        followed = self._drafts()
+        self.connection.execute("delete from invoices.drafted_from")
+        self._post(DRAFTS)
+        assert followed == self._drafts()
+
+    def _drafts(self) -> list[Row]:
+        return [
+            row
+            for table in ("draft_invoices", "draft_invoice_lines")
+            for row in self.sells.rows(f"select * from invoices.{table} order by {table}")
+        ]
 
     def check(self) -> None:
         """Every law holds over all that happened, and every sum adds up, reckoned here once more."""
-        self.live_until(self.now)
+        self.check_drafts()
         for law in LAWS:
             self._expect_green(evaluate(self.connection, law, BEGINNING, self.now + DAY, self.now))
         for (day,) in self.connection.execute("select distinct day from rollups.usage_daily"):
@@ -300,7 +342,8 @@ class CompanyLife:
         """Lines are the document, and what is due follows from it."""
         for invoice in self.invoices():
             assert invoice.total == sum(line.amount for line in invoice.lines), invoice
-            assert invoice.due == invoice.total - invoice.coupons - invoice.credits, invoice
+            due = invoice.total - invoice.coupons + invoice.taxes - invoice.credits
+            assert invoice.due == due, invoice
 
     def _check_what_is_due(self) -> None:
         """For every key issued + due = rated; of customers who are never billed nothing is either."""
@@ -328,6 +371,97 @@ class CompanyLife:
             by_series[row["series"]].append(row["series_number"])
         for numbers in by_series.values():
             assert numbers == list(range(1, len(numbers) + 1))
+
+
+_REWRITING: tuple[LiteralString, ...] = (
+    """
+    update invoices.issued_tier_slices as slices
+    set
+        amount = slices.amount + %(more)s * moved.factor,
+        quantity = slices.quantity + moved.units
+    from (
+        select
+            tiers.invoice_number,
+            tiers.line_number,
+            tiers.tier,
+            -- 50 units at 0.02 instead of 0.01 are 0.50 more
+            case when lines.charge_model = 'matrix' then case tiers.tier when 1 then 50 else -50 end else 0 end as units,
+            case
+                when lines.charge_model = 'matrix' then case tiers.tier when 1 then 2 else -1 end
+                when lines.component = 'commitment' then case tiers.tier when 2 then 1 else 0 end
+                when lines.charge_id = 'by_event' then case tiers.tier when 3 then 1 else 0 end
+                else case tiers.tier when 1 then 1 else 0 end
+            end as factor
+        from invoices.issued_tier_slices as tiers
+        inner join invoices.issued_invoice_lines as lines using (invoice_number, line_number)
+    ) as moved
+    where
+        slices.invoice_number = moved.invoice_number
+        and slices.line_number = moved.line_number
+        and slices.tier = moved.tier
+        and slices.invoice_number = %(number)s
+        and slices.line_number = %(line_number)s
+    """,
+    """
+    update invoices.issued_invoice_lines
+    set amount = amount + %(more)s, rated_amount = rated_amount + %(more)s
+    where invoice_number = %(number)s and line_number = %(line_number)s
+    """,
+    """
+    with rewritten as (
+        select
+            documents.invoice_number,
+            jsonb_set(
+                documents.content::jsonb
+                || jsonb_build_object(
+                    'total', (documents.total + %(more)s)::text,
+                    'amount_due', (documents.amount_due + %(more)s)::text
+                ),
+                array['lines', (%(line_number)s - 1)::text],
+                (documents.content::jsonb -> 'lines' -> (%(line_number)s - 1))
+                || jsonb_build_object(
+                    'amount', lines.amount::text,
+                    'rated_amount', lines.rated_amount::text,
+                    'tiers', (
+                        select jsonb_agg(
+                            (to_jsonb(tiers) - array['invoice_number', 'line_number'])
+                            || jsonb_build_object(
+                                'quantity', tiers.quantity::text,
+                                'unit_amount', tiers.unit_amount::text,
+                                'flat_amount', tiers.flat_amount::text,
+                                'rate_percent', tiers.rate_percent::text,
+                                'amount', tiers.amount::text
+                            )
+                            order by tiers.tier
+                        )
+                        from invoices.issued_tier_slices as tiers
+                        where
+                            tiers.invoice_number = lines.invoice_number
+                            and tiers.line_number = lines.line_number
+                    )
+                )
+            )::text as content
+        from invoices.issued_invoices as documents
+        inner join invoices.issued_invoice_lines as lines using (invoice_number)
+        where documents.invoice_number = %(number)s and lines.line_number = %(line_number)s
+    )
+
+    update invoices.issued_invoices
+    set
+        total = total + %(more)s,
+        amount_due = amount_due + %(more)s,
+        content = rewritten.content,
+        content_sha256 = encode(sha256(convert_to(rewritten.content, 'UTF8')), 'hex')
+    from rewritten
+    where issued_invoices.invoice_number = rewritten.invoice_number
+    """,
+    """
+    update invoices.invoice_series
+    set last_sha256 = documents.content_sha256
+    from invoices.issued_invoices as documents
+    where documents.invoice_number = %(number)s and invoice_series.series = documents.series
+    """,
+)
 
 
 def _line(row: Row) -> Line:

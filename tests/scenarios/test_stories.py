@@ -5,15 +5,19 @@ After every story all laws hold and all sums add up (``CompanyLife.check``).
 """
 
 import itertools
+import random
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from metering_pipeline.embedded_server import EmbeddedServer
+from metering_pipeline.invoices import issuing
 from metering_pipeline.postgres import Database
 from tests.scenarios.company_life import CompanyLife
 from tests.soak.posting import RecordedModels
@@ -592,3 +596,225 @@ def test_what_is_written_off_is_not_due_again(life: CompanyLife) -> None:
     life.use("acme", "2026-01-13T10:30Z", 100)
     [february] = life.issue("2026-03-04")
     assert february.line("basic-units", "adjustment").amount == Decimal("0.02") * 100
+
+
+EVERY_MODEL: dict[str, dict[str, Any]] = {
+    "per_unit": {"tiers": [(None, "0.02", 0)]},
+    "graduated": {"tiers": [(1000, "0.01", 1), (None, "0.005", "2.50")]},
+    "volume": {"tiers": [(1000, "0.010", 0), (None, "0.008", 0)]},
+    "package": {"tiers": [(None, 0, "1.50")], "package_size": 100},
+    "percentage": {"tiers": [{"rate_percent": "1.3"}]},
+    "graduated_percentage": {"tiers": [{"up_to": 1000, "rate_percent": 2}, {"rate_percent": 1}]},
+    "matrix": {
+        "tiers": [
+            {"unit_amount": "0.02", "dimension_values": '{"model": "large"}'},
+            {"unit_amount": "0.01", "dimension_values": "{}"},
+        ]
+    },
+    "dynamic": {"tiers": []},
+}
+
+
+def test_a_rewritten_line_is_caught_whatever_its_model(life: CompanyLife) -> None:
+    """Amounts, slices, sums, content and hash changed alike, as far as they can be: L5 is red."""
+    life.sells.add_plan("all")
+    life.sells.catalog["metrics"].clear()
+    for model, terms in EVERY_MODEL.items():
+        life.sells.add_metric(model, dimensions='["model"]')
+        life.sells.add_charge(model, "all", metric=model, model=model, **terms)
+    life.sells.add_metric("by_event", dimensions='["model"]')
+    rate = [{"rate_percent": "1.3"}]
+    life.sells.add_charge("by_event", "all", rate, "by_event", model="percentage")
+    life.sells.add(
+        "percentage_terms", charge_id="by_event", version=1, amount_per_event="0.10", free_events=1,
+        free_amount=500, minimum_per_event="2.00", maximum_per_event="9.00",
+    )  # fmt: skip
+    life.sells.add_fee("fee", "all", "31.00", "arrears")
+    life.sells.add_commitment("commitment", "all", "2500.00")
+    life.sells.subscribe("acme", "all", zone="Asia/Kathmandu", start="2026-01-01T04:52:10Z")
+    for number in range(9):
+        at = f"2026-01-{3 * number + 1:02}T0{number}:50:0{number}Z"
+        model = "large" if number % 2 else "small"
+        life.use("acme", at, 100 + 37 * number, properties={"model": model})
+    [january] = life.issue("2026-02-03")
+    assert {line.charge for line in january.lines} == {
+        *EVERY_MODEL,
+        "by_event",
+        "fee",
+        "commitment",
+    }
+    assert life.document_faults() == []
+
+    uncaught = []
+    for line_number, line in enumerate(january.lines, start=1):
+        with life.connection.transaction(force_rollback=True):
+            life.rewrite_line(january.number, line_number, Decimal("0.50"))
+            faults = life.document_faults()
+        if not any(f"line {line_number}:" in fault for fault in faults):
+            uncaught.append((line.charge, faults))
+        assert not any("content" in fault or "chain" in fault for fault in faults), faults
+    assert uncaught == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_drafts_follow_whatever_happens(begin: Begin, seed: int) -> None:
+    """After each of many random changes the drafts are what building them all anew gives."""
+    with closing(begin()) as life:
+        changes = _Changes(life, random.Random(seed))
+        life.issue("2026-02-04")
+        life.check_drafts()
+        for _ in range(25):
+            changes.happen()
+            life.check_drafts()
+        for tenant in life.sells.catalog["tenants"]:
+            tenant["billable"] = "true"  # what is due is checked of them only
+        life.check()
+
+
+class _Changes:
+    """A company with two plans and two legal entities, and what may happen to it."""
+
+    def __init__(self, life: CompanyLife, chance: random.Random) -> None:
+        self.life, self.sells, self.chance = life, life.sells, chance
+        self.sells.add("legal_entities", legal_entity="eu", name="Example GmbH", series="EU")
+        life.sell_units("basic", "0.02", minimum="5", discount_percent=10)
+        self.sells.add_fee("basic-fee", "basic", "31.00")
+        life.sell_units("pro", "0.01", minimum_amount="3")
+        self.sells.add_fee("pro-fee", "pro", "99.00", timing="arrears")
+        self.tenants = ["acme", "birch", "cobalt", "delta"]
+        for tenant, plan in zip(self.tenants, ["basic", "pro"] * 2, strict=True):
+            self.sells.subscribe(tenant, plan)
+            for day in (3, 12, 20, 31):
+                life.use(
+                    tenant, f"2026-01-{day:02}T10:00Z", chance.randrange(500), f"{tenant}-{day}"
+                )
+        self.sells.catalog["tenants"][-1]["legal_entity"] = "eu"
+        self.number = 0
+
+    def happen(self) -> None:
+        """Mostly usage and issuing; else something in the catalog, or a decision."""
+        self.number += 1
+        ordinary = [self.use, self.void_usage, self.pass_days, self.issue, self.reverse]
+        rare = [
+            self.price, self.correct, self.rename, self.coupon, self.tax, self.cancel, self.change_plan,
+            self.toggle_billable, self.move_tenant, self.minimum, self.grace, self.subscribe, self.hold,
+        ]  # fmt: skip
+        self.chance.choice(ordinary if self.chance.random() < 0.5 else rare)()
+
+    def use(self) -> None:
+        at = self.life.now - timedelta(hours=self.chance.randrange(60 * 24))
+        self.life.use(self.chance.choice(self.tenants), at.isoformat(), self.chance.randrange(900))
+
+    def void_usage(self) -> None:
+        tenant, day = self.chance.choice(self.tenants), self.chance.choice((3, 12, 20, 31))
+        self.life.void(tenant, f"2026-01-{day:02}T10:00Z", f"{tenant}-{day}")
+
+    def pass_days(self) -> None:
+        self.life.live_until(self.life.now + timedelta(days=self.chance.randrange(1, 20)))
+
+    def issue(self) -> None:
+        self.life.issue(f"{self.life.now:%Y-%m-%d}", held=True)
+
+    def reverse(self) -> None:
+        """Void a document or write it off, if there is one that can be."""
+        reversed_already = {each.refers_to for each in self.life.invoices()}
+        standing = [
+            each for each in self.life.invoices()
+            if each.refers_to is None and each.number not in reversed_already and each.due > 0
+        ]  # fmt: skip
+        if standing:
+            kind = self.chance.choice(("void", "write_off"))
+            self.life.reverse(self.chance.choice(standing).number, kind)
+
+    def price(self) -> None:
+        """A new version of a charge, from the next period on, or in the midst of one."""
+        plan = self.chance.choice(("basic", "pro"))
+        since = f"{self.life.now:%Y-%m-%d}"
+        if all(row["effective_from"] < since for row in self.sells.catalog["charges"]):
+            self.life.price_units(
+                plan, f"0.0{self.chance.randrange(1, 9)}", version=1 + self.number, since=since,
+                takes_effect=self.chance.choice(("next_period", "at_once")),
+            )  # fmt: skip
+
+    def correct(self) -> None:
+        """A slice gets the price of the newest version."""
+        slices = self.sells.rows("select * from rating.charge_slices where component = 'usage'")
+        one = self.chance.choice(sorted(slices, key=str))
+        versions = [
+            row for row in self.sells.catalog["charges"] if row["charge_id"] == one["charge_id"]
+        ]
+        self.sells.add(
+            "corrections", correction_id=f"c-{self.number}", subscription_id=one["subscription_id"],
+            charge_id=one["charge_id"], period_start=one["slice_start"].isoformat(),
+            version=versions[-1]["version"], recorded_by="ana", reason="agreed",
+            recorded_at=f"{self.life.now:%Y-%m-%dT%H:%M:%SZ}",
+        )  # fmt: skip
+
+    def rename(self) -> None:
+        self.chance.choice(self.sells.catalog["charges"])["description"] = f"renamed {self.number}"
+
+    def coupon(self) -> None:
+        self.sells.add(
+            "coupons", coupon_id=f"coupon-{self.number}", tenant_id=self.chance.choice(self.tenants),
+            percent=10, effective_from="2026-01-01", description="ten percent",
+        )  # fmt: skip
+
+    def tax(self) -> None:
+        self.sells.add(
+            "tax_rates", tenant_id=self.chance.choice(self.tenants), tax_code=f"tax-{self.number}",
+            rate=7, effective_from="2026-01-01",
+        )  # fmt: skip
+
+    def cancel(self) -> None:
+        """It ended some days ago."""
+        tenant = self.chance.choice(self.tenants)
+        end = self.life.now - timedelta(days=self.chance.randrange(20))
+        self._change_subscription(tenant, ended_at=end.isoformat())
+
+    def change_plan(self) -> None:
+        """From the beginning: what was billed is billed otherwise."""
+        tenant = self.chance.choice(self.tenants)
+        self._change_subscription(tenant, plan_id=self.chance.choice(("basic", "pro")))
+
+    def _change_subscription(self, tenant: str, **changed: str) -> None:
+        versions = [
+            row for row in self.sells.catalog["subscriptions"] if row["tenant_id"] == tenant
+        ]
+        newest = versions[-1] | changed | {
+            "version": versions[-1]["version"] + 1, "recorded_at": f"{self.life.now:%Y-%m-%dT%H:%M:%SZ}"
+        }  # fmt: skip
+        self.sells.catalog["subscriptions"].append(newest)
+
+    def toggle_billable(self) -> None:
+        tenant = self.chance.choice(self.sells.catalog["tenants"])
+        tenant["billable"] = "false" if tenant["billable"] == "true" else "true"
+
+    def move_tenant(self) -> None:
+        """To the other legal entity, as long as it has no documents."""
+        billed = {each.tenant for each in self.life.invoices()}
+        for tenant in self.sells.catalog["tenants"]:
+            if tenant["tenant_id"] not in billed:
+                tenant["legal_entity"] = "eu" if tenant["legal_entity"] == "us" else "us"
+
+    def minimum(self) -> None:
+        plan = self.chance.choice(self.sells.catalog["plans"])
+        plan["minimum_document_amount"] = str(self.chance.randrange(20))
+
+    def grace(self) -> None:
+        """Settings come from the environment; here they are put where the pipeline puts them."""
+        name = self.chance.choice(("grace_hours", "final_days"))
+        self.life.connection.execute(
+            "update catalog.settings set value = (value::integer + 1)::text where name = %s",
+            (name,),
+        )
+
+    def subscribe(self) -> None:
+        self.tenants.append(f"tenant-{self.number}")
+        self.sells.subscribe(self.tenants[-1], self.chance.choice(("basic", "pro")))
+
+    def hold(self) -> None:
+        drafts = self.sells.rows("select draft_id from invoices.draft_invoices order by 1")
+        if drafts:
+            draft = self.chance.choice(drafts)["draft_id"]
+            issuing.hold(self.life.database, draft, "ana", "to be looked at", self.life.now)
+            issuing.approve(self.life.database, draft, "ana", "looked at", self.life.now)

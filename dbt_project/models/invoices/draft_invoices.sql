@@ -1,15 +1,175 @@
-{{ config(materialized='posting', full_refresh=false) }}
+{{ config(materialized='posting') }}
 
 -- Drafts by the one formula: due = rated - billed, over the full outer join on (subscription_id, charge_id,
 -- component, slice_start, currency); a missing side is 0, and what a void took back is not billed. Lines are
--- gathered into documents by the instant at which they are billed. Drafts and their lines are replaced as a whole.
+-- gathered into documents by the instant at which they are billed. The drafts of a subscription are replaced as a
+-- whole, and only where something has changed that they are made of; a full refresh replaces all of them.
 -- Depends on {{ ref('rated_lines') }}.
 
 set local time zone 'UTC';
 
--- 1. What is due.
+-- 1. Whose drafts are owed: subscriptions whose lines or slices were rated, whose documents were issued or voided
+-- (invoices.touched_subscriptions), and those for which something beside these has changed. Coupons, credits and
+-- taxes are no part of a draft.
+{% if flags.FULL_REFRESH -%}
+delete from invoices.drafted_from;
+
+{% endif -%}
+create temporary table terms on commit drop as
+with published as (
+    select coalesce(max(catalog_version), 0)::text as version
+    from catalog.versions
+),
+
+catalog_terms as (
+    select
+        'tenant' as kind,
+        tenant_id as name,
+        jsonb_build_array(legal_entity, billable)::text as content
+    from catalog.tenants
+    union all
+    select
+        'plan',
+        plan_id,
+        minimum_document_amount::text
+    from catalog.plans
+    union all
+    select
+        'subscription',
+        subscription_id,
+        jsonb_build_array(plan_id, ended_at)::text
+    from catalog.current_subscriptions
+    union all
+    select
+        'charge',
+        charge_id || '/' || version,
+        jsonb_build_array(description, prorated, timing)::text
+    from catalog.charges
+)
+
+-- After which date adjustments of a legal entity are billed next.
+select
+    'legal_entity' as kind,
+    legal_entity as name,
+    max(billing_date)::text as content
+from invoices.issued_invoices
+group by legal_entity
+union all
+select
+    'setting',
+    name,
+    value
+from catalog.settings
+where name in ('grace_hours', 'final_days')
+union all
+select
+    'catalog',
+    '',
+    version
+from published
+union all
+select
+    catalog_terms.kind,
+    catalog_terms.name,
+    catalog_terms.content
+from catalog_terms
+cross join published
+where not exists (
+    select 1
+    from invoices.drafted_from as former
+    where former.kind = 'catalog' and former.content = published.version
+);
+
+create temporary table changed_terms on commit drop as
+select
+    kind,
+    name
+from terms
+full join (
+    -- what the catalog says is not looked at while it is the same
+    select *
+    from invoices.drafted_from
+    where kind in (select terms.kind from terms)
+) as former using (kind, name)
+where terms.content is distinct from former.content;
+
+analyze changed_terms;
+
+delete from invoices.drafted_from
+using changed_terms
+where drafted_from.kind = changed_terms.kind and drafted_from.name = changed_terms.name;
+
+insert into invoices.drafted_from (kind, name, content)
+select
+    kind,
+    name,
+    terms.content
+from terms
+inner join changed_terms using (kind, name);
+
+create temporary table owed on commit drop as
+select subscription_id
+from invoices.touched_subscriptions
+union
+{% for kind in ['tenant', 'plan'] -%}
+select subscriptions.subscription_id
+from changed_terms
+inner join catalog.subscriptions on changed_terms.name = subscriptions.{{ kind }}_id
+where changed_terms.kind = '{{ kind }}'
+union
+{% endfor -%}
+select name
+from changed_terms
+where kind = 'subscription'
+union
+select lines.subscription_id
+from changed_terms
+inner join invoices.draft_invoice_lines as lines
+    on changed_terms.name = lines.charge_id || '/' || lines.charge_version
+where changed_terms.kind = 'charge'
+union
+select lines.subscription_id
+from changed_terms
+inner join invoices.draft_invoices as drafts on changed_terms.name = drafts.legal_entity
+inner join invoices.draft_invoice_lines as lines on drafts.draft_id = lines.draft_id
+where changed_terms.kind = 'legal_entity' and lines.kind = 'adjustment'
+union
+select known.subscription_id
+from (
+    select subscription_id
+    from rating.rated_lines
+    union
+    select subscription_id
+    from invoices.issued_invoices
+    union
+    select subscription_id
+    from invoices.draft_invoices
+) as known
+where exists (
+    select 1
+    from changed_terms
+    where changed_terms.kind = 'setting'
+);
+
+delete from invoices.touched_subscriptions;
+
+analyze owed;
+
+-- 2. What is due.
 create temporary table due on commit drop as
-with billed as (
+with owed_lines as (
+    select lines.*
+    from rating.rated_lines as lines
+    inner join owed on lines.subscription_id = owed.subscription_id
+),
+
+billed_lines as (
+    select lines.*
+    from invoices.billed_lines as lines
+    inner join owed on lines.subscription_id = owed.subscription_id
+),
+
+billed as (
     select
         subscription_id,
         charge_id,
@@ -17,7 +177,7 @@ with billed as (
         slice_start,
         currency,
         sum(amount) as billed_amount
-    from invoices.billed_lines
+    from billed_lines
     group by subscription_id, charge_id, component, slice_start, currency
 ),
 
@@ -25,7 +185,7 @@ last_issued as (
     select distinct on (
         lines.subscription_id, lines.charge_id, lines.component, lines.slice_start, lines.currency
     ) lines.*
-    from invoices.billed_lines as lines
+    from billed_lines as lines
     inner join invoices.issued_invoices as documents on lines.invoice_number = documents.invoice_number
     order by
         lines.subscription_id, lines.charge_id, lines.component, lines.slice_start, lines.currency,
@@ -64,7 +224,7 @@ joined as (
         rated.timing as rated_timing,
         rated.charged_days,
         rated.full_days
-    from rating.rated_lines as rated
+    from owed_lines as rated
     full join settled using (subscription_id, charge_id, component, slice_start, currency)
     left join (
         select distinct
@@ -111,7 +271,7 @@ where
 
 analyze due;
 
--- 2. When each subscription is billed regularly: at a slice's start, or after its end and the grace period.
+-- 3. When each subscription is billed regularly: at a slice's start, or after its end and the grace period.
 -- A fee in advance that goes on is billed next where its last known slice ends.
 create temporary table regular_dates on commit drop as
 select
@@ -120,13 +280,15 @@ select
         when slices.timing = 'advance' then slices.slice_start
         else slices.slice_end + catalog.setting_hours('grace_hours')
     end as bill_at
-from rating.charge_slices as slices
+from owed
+inner join rating.charge_slices as slices on owed.subscription_id = slices.subscription_id
 where slices.charge_version is not null
 union
 select
     slices.subscription_id,
     max(slices.slice_end)
-from rating.charge_slices as slices
+from owed
+inner join rating.charge_slices as slices on owed.subscription_id = slices.subscription_id
 inner join catalog.current_subscriptions as subscriptions
     on slices.subscription_id = subscriptions.subscription_id
 where slices.timing = 'advance' and slices.charge_version is not null
@@ -135,7 +297,7 @@ having subscriptions.ended_at is null or max(slices.slice_end) < subscriptions.e
 
 analyze regular_dates;
 
--- 3. The billing instant of each line. An adjustment waits for the subscription's first regular one after the
+-- 4. The billing instant of each line. An adjustment waits for the subscription's first regular one after the
 -- last date issued in its series; after the subscription's end, for the next of every so many days.
 create temporary table dated on commit drop as
 with issued_through as (
@@ -191,7 +353,7 @@ left join adjusted on due.kind = 'adjustment' and due.subscription_id = adjusted
 
 analyze dated;
 
--- 4. Small sums are carried forward: a document below the plan's minimum joins the subscription's next one,
+-- 5. Small sums are carried forward: a document below the plan's minimum joins the subscription's next one,
 -- until together they reach it. Where no next billing is known, it goes as it is.
 create temporary table documents on commit drop as
 with recursive totals as (
@@ -267,7 +429,7 @@ left join waiting
 
 analyze documents;
 
--- 5. Replace the drafts. What lowers or raises a line stands below it.
+-- 6. Replace what is owed. What lowers or raises a line stands below it.
 create temporary table drafted on commit drop as
 select
     format(
@@ -290,9 +452,16 @@ inner join documents
         and dated.currency = documents.currency
         and dated.bill_at = documents.gathered_at;
 
-delete from invoices.draft_invoice_lines;
+with gone as (
+    delete from {{ this }}
+    using owed
+    where draft_invoices.subscription_id = owed.subscription_id
+    returning draft_invoices.draft_id
+)
 
-delete from {{ this }};
+delete from invoices.draft_invoice_lines
+using gone
+where draft_invoice_lines.draft_id = gone.draft_id;
 
 insert into {{ this }} (
     draft_id, subscription_id, tenant_id, legal_entity, currency, bill_at, window_start, window_end, cut_off,
@@ -351,7 +520,7 @@ select
     description
 from drafted;
 
--- 6. The drafts are of the present unless rating still owes something, or the catalog has moved on.
+-- 7. The drafts are of the present unless rating still owes something, or the catalog has moved on.
 update invoices.draft_state
 set
     stale = exists (select 1 from rating.touched)

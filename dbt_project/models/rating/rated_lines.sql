@@ -29,6 +29,11 @@ where
     and touched_slices.component = taken.component
     and touched_slices.slice_start = taken.slice_start;
 
+insert into invoices.touched_subscriptions (subscription_id)
+select distinct subscription_id
+from taken
+on conflict do nothing;
+
 analyze taken;
 
 -- What slices of a recurring metric carry from before them: all usage from the subscription's first period on, of
