@@ -494,6 +494,7 @@ def test_what_an_issued_line_refers_to_may_not_change(
     ):
         spoil(sound)
         assert expected in publish(), expected
+        assert sound.rows("select * from staging.catalog_problems where problem is null") == []
         sound.catalog = {table: [dict(row) for row in rows] for table, rows in saved.items()}
     # A new version, a new price of a charge never issued, and a description may.
     sound.add_charge("requests", "plan", [(None, 1, 0)], version=2, since="2026-03-01")

@@ -747,8 +747,9 @@ issued_changes as (
     left join lateral (
         select
             string_agg(old.key, ', ' order by old.key) as column_names,
-            string_agg(old.value #>> '{}', ', ' order by old.key) as old_values,
-            string_agg(incoming.content ->> old.key, ', ' order by old.key) as new_values
+            string_agg(coalesce(old.value #>> '{}', '(empty)'), ', ' order by old.key) as old_values,
+            string_agg(coalesce(incoming.content ->> old.key, '(empty)'), ', ' order by old.key)
+                as new_values
         from jsonb_each(issued_references.content) as old
         where incoming.row_key is not null and incoming.content -> old.key is distinct from old.value
     ) as changed on true
