@@ -1,9 +1,9 @@
 """L5: documents and their lines, and an independent rating of what each line pinned."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -18,14 +18,18 @@ from metering_pipeline.reconciliation.independent_rating import (
     Tier,
     TierSlice,
     UnknownChargeModelError,
+    Used,
     above_maximum,
     discount,
     flat_amount,
+    matrix_row,
     rounded,
     up_to_minimum,
     usage_amount,
 )
+from metering_pipeline.reconciliation.line_usage import Wanted, used_by
 from metering_pipeline.reconciliation.statements import rows, statement
+from metering_pipeline.reconciliation.zones import read_zones
 
 PACKAGE = "metering_pipeline.reconciliation"
 SAMPLES = 5
@@ -56,11 +60,18 @@ class PinnedLine:
     billed: Decimal
     event_count: int
     value_sum: Decimal
+    event_digest: Decimal
+    payload_digest: Decimal
+    issued_at: datetime | None
+    """None for a draft."""
     slice_billed: dict[str, str]
     """By component what all lines of the same charge and slice have been billed with it."""
     slices: list[dict[str, Any]]
     """The tier slices that say what no quantity tells: of a matrix, a percentage that looks at
     each event, or a commitment."""
+    counted: Decimal | None
+    """Of a commitment: what the other lines that count towards it came to then. None: that cannot be
+    told, since one of them was first billed later, or is not billed yet."""
 
     def beside(self, *components: str) -> Decimal:
         """The amount of other lines of the same charge and slice."""
@@ -83,21 +94,33 @@ class _Charge:
     billing_interval: str
     interval_count: int
     cut_days: list[date]
+    dimension_route: dict[str, str]
     tiers: list[Tier]
     terms: Terms
+
+    @property
+    def needs_usage(self) -> bool:
+        """Whether a quantity does not say what it costs."""
+        return self.charge_model == "matrix" or (
+            self.charge_model == "percentage" and self.terms.reads_events
+        )
+
+    def has_price(self, dimensions: Mapping[str, str | None]) -> bool:
+        """Whether usage of these dimensions is in its lines."""
+        return self.charge_model != "matrix" or matrix_row(self.tiers, dimensions) is not None
 
 
 @dataclass(frozen=True)
 class _Subscription:
     plan_id: str
-    time_zone: str
+    zone: tzinfo
     anchor: datetime
     started_at: datetime
     trial_ends_at: datetime | None
     ended_at: datetime | None
 
     def calendar(self, charge: _Charge) -> Calendar:
-        return Calendar(self.time_zone, self.anchor, charge.billing_interval, charge.interval_count)
+        return Calendar(self.zone, self.anchor, charge.billing_interval, charge.interval_count)
 
     def has_slice(self, start: datetime, charge: _Charge) -> bool:
         """Whether it has a slice of the charge that starts at the instant."""
@@ -133,9 +156,11 @@ class _Day:
 def line_faults(connection: psycopg.Connection, lines: Iterable[PinnedLine]) -> list[LineFault]:
     """The lines whose billed amount differs from an independent rating of what they pinned."""
     prices = _read_prices(connection)
+    known = list(lines)
+    used = _read_usage(connection, known, prices)
     faults = []
-    for line in lines:
-        fault = _line_fault(line, prices)
+    for place, line in enumerate(known):
+        fault = _line_fault(line, prices, used.get(place))
         if fault is not None:
             faults.append(LineFault(line, fault))
     return faults
@@ -226,7 +251,32 @@ def _day_findings(billing_date: date, day: _Day) -> Iterator[Finding]:
         yield start, end, tenant_id, False, {"documents": len(documents), "samples": samples}
 
 
-def _line_fault(line: PinnedLine, prices: _Prices) -> str | None:
+def _read_usage(
+    connection: psycopg.Connection, lines: list[PinnedLine], prices: _Prices
+) -> dict[int, list[Used] | None]:
+    """By place the usage of the lines whose quantity does not say what it costs."""
+    wanted = {
+        place: Wanted(
+            line.tenant_id,
+            line.metric,
+            line.slice_start,
+            line.slice_end,
+            charge.dimension_route,
+            charge.charge_model != "matrix",
+            charge.has_price,
+            line.event_digest,
+            line.payload_digest,
+            line.issued_at,
+        )
+        for place, line in enumerate(lines)
+        if line.component == "usage" and line.metric is not None
+        for charge in [prices.charges.get((line.charge_id, line.charge_version))]
+        if charge is not None and charge.needs_usage
+    }
+    return dict(zip(wanted, used_by(connection, list(wanted.values())), strict=True))
+
+
+def _line_fault(line: PinnedLine, prices: _Prices, used: Sequence[Used] | None) -> str | None:
     charge = prices.charges.get((line.charge_id, line.charge_version))
     subscription = prices.subscriptions.get((line.subscription_id, line.subscription_version))
     if charge is None or subscription is None:
@@ -237,7 +287,7 @@ def _line_fault(line: PinnedLine, prices: _Prices) -> str | None:
     if line.component == "usage" and pinned is not None and pinned != line.quantity:
         return f"quantity is {line.quantity}, its pinned usage {pinned}"
     try:
-        amount = _due(line, charge, subscription, prices.minor_digits[line.currency])
+        amount = _due(line, charge, subscription, prices.minor_digits[line.currency], used)
     except (UnknownChargeModelError, ContradictionError) as error:
         return str(error)
     if line.rated_amount == 0 and _was_withdrawn(line, charge, prices):
@@ -250,7 +300,11 @@ def _line_fault(line: PinnedLine, prices: _Prices) -> str | None:
 
 
 def _due(
-    line: PinnedLine, charge: _Charge, subscription: _Subscription, minor_digits: int
+    line: PinnedLine,
+    charge: _Charge,
+    subscription: _Subscription,
+    minor_digits: int,
+    used: Sequence[Used] | None,
 ) -> Decimal:
     if not subscription.has_slice(line.slice_start, charge):
         return Decimal(0)
@@ -264,8 +318,8 @@ def _due(
             return rounded(flat_amount(charge.tiers, share, charge.terms), minor_digits)
         case "commitment":
             agreed = flat_amount(charge.tiers, share, charge.terms)
-            used = sum((Fraction(each.amount) for each in slices if each.tier == 2), Fraction(0))
-            return rounded(max(agreed + used, Fraction(0)), minor_digits) if slices else Decimal(0)
+            left = agreed - _counted_towards(line, slices)
+            return rounded(max(left, Fraction(0)), minor_digits) if slices else Decimal(0)
         case "discount":
             return discount(charge.terms, line.beside("usage", "flat"), minor_digits)
         case "maximum":
@@ -275,9 +329,25 @@ def _due(
             amount = line.beside("usage", "discount", "maximum")
             return up_to_minimum(charge.terms, amount, share, minor_digits)
     exact = usage_amount(
-        charge.charge_model, charge.tiers, line.quantity, charge.terms, line.event_count, slices
+        charge.charge_model,
+        charge.tiers,
+        line.quantity,
+        charge.terms,
+        line.event_count,
+        slices,
+        used,
     )
     return rounded(exact, minor_digits)
+
+
+def _counted_towards(line: PinnedLine, slices: Sequence[TierSlice]) -> Fraction:
+    """What the frozen slices of a commitment say was used of it, as the other lines must say too."""
+    frozen = -sum((Fraction(each.amount) for each in slices if each.tier == 2), Fraction(0))
+    if slices and line.counted is not None and frozen != line.counted:
+        raise ContradictionError(
+            f"slices count {float(frozen)} towards the commitment, the other lines come to {line.counted}"
+        )
+    return frozen
 
 
 def _was_withdrawn(line: PinnedLine, charge: _Charge, prices: _Prices) -> bool:
@@ -298,26 +368,34 @@ def _read_prices(connection: psycopg.Connection) -> _Prices:
             row.billing_interval,
             row.interval_count,
             row.cut_days,
+            row.dimension_route,
             [
                 Tier(*tier)
                 for tier in zip(
-                    row.up_to, row.unit_amounts, row.flat_amounts, row.rate_percents, strict=True
+                    row.up_to,
+                    row.unit_amounts,
+                    row.flat_amounts,
+                    row.rate_percents,
+                    row.dimension_values,
+                    strict=True,
                 )
             ],
             Terms(*(getattr(row, each.name) for each in fields(Terms))),
         )
         for row in rows(connection, PACKAGE, "charges")
     }
+    versions = rows(connection, PACKAGE, "subscriptions")
+    zones = read_zones(connection, {row.time_zone for row in versions})
     subscriptions = {
         (row.subscription_id, row.version): _Subscription(
             row.plan_id,
-            row.time_zone,
+            zones[row.time_zone],
             datetime.combine(row.anchor_date, row.anchor_time),
             row.started_at,
             row.trial_ends_at,
             row.ended_at,
         )
-        for row in rows(connection, PACKAGE, "subscriptions")
+        for row in versions
     }
     currencies = {row.currency: row.minor_digits for row in rows(connection, PACKAGE, "currencies")}
     return _Prices(charges, subscriptions, currencies)

@@ -3,10 +3,9 @@
 from calendar import monthrange
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from fractions import Fraction
 from itertools import count
-from zoneinfo import ZoneInfo
 
 _MONTHS = {"month": 1, "quarter": 3, "half_year": 6, "year": 12}
 _DAYS = {"day": 1, "week": 7}
@@ -16,7 +15,7 @@ _DAYS = {"day": 1, "week": 7}
 class Calendar:
     """Boundaries of billing periods: the anchor plus k times the interval, in a zone's wall time."""
 
-    time_zone: str
+    zone: tzinfo
     anchor: datetime
     """Local wall time, without an offset."""
     billing_interval: str
@@ -51,7 +50,7 @@ class Calendar:
 
     def local_day(self, instant: datetime) -> date:
         """The calendar day of an instant in the zone."""
-        return instant.astimezone(ZoneInfo(self.time_zone)).date()
+        return instant.astimezone(self.zone).date()
 
     def midnight(self, day: date) -> datetime:
         """When the day begins in the zone, in UTC."""
@@ -59,7 +58,7 @@ class Calendar:
 
     def _number_before(self, instant: datetime) -> int:
         """The number of a boundary that is not after the instant, and not far before it."""
-        local = instant.astimezone(ZoneInfo(self.time_zone))
+        local = instant.astimezone(self.zone)
         if self.billing_interval in _DAYS:
             apart = (local.date() - self.anchor.date()).days
             return apart // (_DAYS[self.billing_interval] * self.interval_count) - 2
@@ -77,7 +76,7 @@ class Calendar:
 
     def _instant(self, wall: datetime) -> datetime:
         """A wall time that the clock shows twice is the first, one that it leaves out moves with it."""
-        return wall.replace(tzinfo=ZoneInfo(self.time_zone), fold=0).astimezone(UTC)
+        return wall.replace(tzinfo=self.zone, fold=0).astimezone(UTC)
 
 
 def starts_a_slice(

@@ -2,12 +2,13 @@
 
 It prices what an issued line pinned (quantity, charge version, subscription version) and is
 compared with what was billed. Fractions, so nothing is rounded but the result. What cannot be told
-from the quantity (a matrix, a percentage that looks at each event) is told from the tier slices
-that were frozen with the line, which must agree with the price and with the quantity.
+from the quantity (a matrix, a percentage that looks at each event) is told from the usage itself.
+The tier slices that were frozen with the line must agree with the price and with the quantity; they
+say what it costs only where the usage that the line was rated from can no longer be told.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil, floor
@@ -26,12 +27,16 @@ class ContradictionError(ValueError):
 
 @dataclass(frozen=True)
 class Tier:
-    """A price tier: up_to is cumulative and inclusive, None is open; amounts in the currency."""
+    """A price tier: up_to is cumulative and inclusive, None is open; amounts in the currency.
+
+    A row of a matrix names dimension values instead; without any it is for all the rest.
+    """
 
     up_to: Decimal | None
     unit_amount: Decimal
     flat_amount: Decimal
     rate_percent: Decimal = Decimal(0)
+    dimension_values: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,14 @@ class TierSlice:
     tier: int
     quantity: Decimal
     amount: Decimal
+
+
+@dataclass(frozen=True)
+class Used:
+    """A part of a line's usage: an event, or all that has the same dimensions. Metered units."""
+
+    dimensions: Mapping[str, str | None]
+    quantity: Decimal
 
 
 @dataclass(frozen=True)
@@ -59,7 +72,21 @@ class Terms:
     minimum_amount: Decimal = Decimal(0)
     prorated: bool = True
     amount_per_event: Decimal = Decimal(0)
-    reads_events: bool = False
+    free_events: int | None = None
+    free_amount: Decimal | None = None
+    minimum_per_event: Decimal | None = None
+    maximum_per_event: Decimal | None = None
+
+    @property
+    def reads_events(self) -> bool:
+        """Whether the quantity does not say what a percentage comes to."""
+        limits = (
+            self.free_events,
+            self.free_amount,
+            self.minimum_per_event,
+            self.maximum_per_event,
+        )
+        return any(limit is not None for limit in limits)
 
 
 def usage_amount(
@@ -69,12 +96,18 @@ def usage_amount(
     terms: Terms = Terms(),
     event_count: int = 0,
     slices: Sequence[TierSlice] = (),
+    used: Sequence[Used] | None = None,
 ) -> Fraction:
-    """The exact amount of a metered quantity. Raises UnknownChargeModelError, ContradictionError."""
+    """The exact amount of a metered quantity; used: what it is made of, if that can be told.
+
+    Raises UnknownChargeModelError, ContradictionError.
+    """
     if charge_model == "matrix":
-        return _matrix(tiers, _converted(quantity, terms), slices)
+        frozen = _matrix(tiers, _converted(quantity, terms), slices)
+        return frozen if used is None else _rows_of_matrix(tiers, terms, used)
     if charge_model == "percentage" and terms.reads_events:
-        return _percentage_of_events(tiers, terms, event_count, slices)
+        frozen = _percentage_of_events(tiers, terms, event_count, slices)
+        return frozen if used is None else _event_by_event(tiers, terms, used)
     amount = _billable(quantity, terms)
     if charge_model in ("graduated", "graduated_percentage"):
         return _graduated(tiers, amount)
@@ -88,6 +121,16 @@ def usage_amount(
             return ceil(amount / Fraction(terms.package_size)) * Fraction(tier.flat_amount)
         return _price(tier, amount) + Fraction(event_count) * Fraction(terms.amount_per_event)
     raise UnknownChargeModelError(f"Usage cannot be priced by the charge model {charge_model!r}.")
+
+
+def matrix_row(tiers: Sequence[Tier], dimensions: Mapping[str, str | None]) -> Tier | None:
+    """The row that prices usage of these dimensions: the one that names most of them, else the first."""
+    fitting = [
+        tier
+        for tier in tiers
+        if all(dimensions.get(name) == value for name, value in tier.dimension_values.items())
+    ]
+    return max(fitting, key=lambda tier: len(tier.dimension_values), default=None)
 
 
 def discount(terms: Terms, amount: Decimal, minor_digits: int) -> Decimal:
@@ -154,6 +197,40 @@ def _billable(quantity: Decimal, terms: Terms) -> Fraction:
     elif terms.quantity_rounding == "floor":
         amount = floor(amount / unit) * unit
     return max(amount - Fraction(terms.included_quantity), Fraction(0))
+
+
+def _rows_of_matrix(tiers: Sequence[Tier], terms: Terms, used: Sequence[Used]) -> Fraction:
+    """Each combination of dimensions at the price of its row."""
+    amount = Fraction(0)
+    for part in used:
+        row = matrix_row(tiers, part.dimensions)
+        if row is None:
+            raise ContradictionError(f"no row of the matrix prices {dict(part.dimensions)}")
+        amount += _converted(part.quantity, terms) * Fraction(row.unit_amount)
+    return amount
+
+
+def _event_by_event(tiers: Sequence[Tier], terms: Terms, events: Sequence[Used]) -> Fraction:
+    """What each event costs that is not free, within its limits."""
+    (tier,) = tiers
+    free = terms.free_events is not None or terms.free_amount is not None
+    total = so_far = Fraction(0)
+    for number, event in enumerate(events, start=1):
+        payable = _converted(event.quantity, terms)
+        so_far += payable
+        if free and terms.free_events is not None and number > terms.free_events:
+            free = False
+        elif free and terms.free_amount is not None and so_far > terms.free_amount:
+            free = False
+            payable = so_far - Fraction(terms.free_amount)
+        if not free:
+            cost = payable * Fraction(tier.rate_percent) / 100 + Fraction(terms.amount_per_event)
+            if terms.minimum_per_event is not None:
+                cost = max(cost, Fraction(terms.minimum_per_event))
+            if terms.maximum_per_event is not None:
+                cost = min(cost, Fraction(terms.maximum_per_event))
+            total += cost
+    return total
 
 
 def _matrix(tiers: Sequence[Tier], quantity: Fraction, slices: Sequence[TierSlice]) -> Fraction:

@@ -1,11 +1,14 @@
 """The independent rating against amounts worked out by hand."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from metering_pipeline.postgres import Database
 from metering_pipeline.reconciliation.independent_calendar import Calendar, starts_a_slice
 from metering_pipeline.reconciliation.independent_rating import (
     ContradictionError,
@@ -13,6 +16,7 @@ from metering_pipeline.reconciliation.independent_rating import (
     Tier,
     TierSlice,
     UnknownChargeModelError,
+    Used,
     above_maximum,
     discount,
     flat_amount,
@@ -20,6 +24,7 @@ from metering_pipeline.reconciliation.independent_rating import (
     up_to_minimum,
     usage_amount,
 )
+from metering_pipeline.reconciliation.zones import read_zones
 
 TIERS = [
     Tier(Decimal("10"), Decimal("0.5"), Decimal("1")),
@@ -75,11 +80,52 @@ def test_what_the_quantity_does_not_tell_must_agree_with_the_frozen_slices() -> 
     with pytest.raises(ContradictionError, match="slice 1"):
         usage_amount("matrix", rows, Decimal(3), slices=[TierSlice(1, Decimal(3), Decimal(7))])
     rate = [Tier(None, Decimal(0), Decimal(0), Decimal("1.3"))]
-    free = Terms(amount_per_event=Decimal(2), reads_events=True)
+    free = Terms(amount_per_event=Decimal(2), free_amount=Decimal(250))
     paid = [TierSlice(1, Decimal(550), Decimal("7.15")), TierSlice(2, Decimal(2), Decimal(4))]
     assert usage_amount("percentage", rate, Decimal(800), free, 4, paid) == Fraction("11.15")
     with pytest.raises(ContradictionError, match="events"):
         usage_amount("percentage", rate, Decimal(800), free, 1, paid)
+
+
+def _used(*quantities: str, **dimensions: str) -> list[Used]:
+    return [Used(dimensions, Decimal(each)) for each in quantities]
+
+
+def test_usage_itself_says_what_the_quantity_does_not() -> None:
+    """A matrix: the row that names most dimensions, the first among equals."""
+    rows = [
+        Tier(None, Decimal(2), Decimal(0), dimension_values={"model": "large"}),
+        Tier(None, Decimal(3), Decimal(0), dimension_values={"model": "large", "zone": "eu"}),
+        Tier(None, Decimal("0.5"), Decimal(0)),
+    ]
+    used = [
+        *_used("1", model="large", zone="us"),
+        *_used("10", model="large", zone="eu"),
+        *_used("4", model="small", zone="eu"),
+    ]
+    frozen = [TierSlice(3, Decimal(15), Decimal("7.5"))]
+    assert usage_amount("matrix", rows, Decimal(15), slices=frozen, used=used) == 2 + 30 + 2
+    halves = Terms(conversion_operation="divide", conversion_factor=Decimal(2))
+    half = [TierSlice(3, Decimal("7.5"), Decimal("3.75"))]
+    assert usage_amount("matrix", rows, Decimal(15), halves, slices=half, used=used) == 17
+
+
+@pytest.mark.parametrize(
+    ("terms", "amount"),
+    [
+        ({"free_events": 2}, "6.5"),  # 200 and 300 at 1.3 %
+        ({"free_amount": Decimal(250)}, "7.15"),  # 50 of the second, 200, 300
+        ({"free_events": 1, "free_amount": Decimal(1000)}, "9.1"),  # 200, 200, 300
+        ({"minimum_per_event": Decimal("1.5")}, "10.6"),  # 1.5 for the first, 2.6, 2.6, 3.9
+        ({"maximum_per_event": Decimal(2)}, "7.3"),  # 1.3, 2, 2, 2
+        ({"free_events": 3, "amount_per_event": Decimal(1), "maximum_per_event": Decimal(4)}, "4"),
+    ],
+)
+def test_a_percentage_of_each_event(terms: dict[str, Any], amount: str) -> None:
+    rate = [Tier(None, Decimal(0), Decimal(0), Decimal("1.3"))]
+    events = _used("100", "200", "200", "300")
+    exact = usage_amount("percentage", rate, Decimal(800), Terms(**terms), 4, [], events)
+    assert exact == Fraction(amount)
 
 
 def test_what_comes_beside_a_line() -> None:
@@ -120,7 +166,7 @@ def test_half_is_rounded_away_from_zero(exact: str, digits: int, amount: str) ->
 
 def _fee(start: datetime, end: datetime, zone: str, anchor: datetime) -> Fraction:
     fee = [Tier(None, Decimal(0), Decimal(31))]
-    return flat_amount(fee, Calendar(zone, anchor, "month", 1).share(start, end))
+    return flat_amount(fee, Calendar(ZoneInfo(zone), anchor, "month", 1).share(start, end))
 
 
 def test_a_fee_goes_by_local_days_of_the_full_period() -> None:
@@ -139,7 +185,7 @@ def test_a_fee_goes_by_local_days_of_the_full_period() -> None:
 def test_boundaries_are_clamped_from_the_anchor() -> None:
     anchor = datetime(2026, 1, 31)  # noqa: DTZ001 - wall time
     started = datetime(2026, 1, 31, tzinfo=UTC)
-    calendar = Calendar("UTC", anchor, "month", 1)
+    calendar = Calendar(UTC, anchor, "month", 1)
     for month, day, is_boundary in ((2, 28, True), (3, 28, False), (3, 31, True), (4, 30, True)):
         boundary = datetime(2026, month, day, tzinfo=UTC)
         assert starts_a_slice(boundary, calendar, started) is is_boundary
@@ -148,3 +194,42 @@ def test_boundaries_are_clamped_from_the_anchor() -> None:
         datetime(2026, 2, 28, tzinfo=UTC), datetime(2026, 3, 31, tzinfo=UTC), "UTC", anchor
     )
     assert february == 31
+
+
+def test_zones_have_the_clock_rules_of_the_server(database: Database) -> None:
+    """Python's own differ for some: Morocco's of 2026, or CET, which PostgreSQL has without summer time."""
+    names = ["Africa/Casablanca", "America/New_York", "Australia/Lord_Howe", "CET", "Europe/Berlin"]
+    with database.connect() as connection:
+        zones = read_zones(connection, names)
+        walls = connection.execute(
+            """
+            select name, instant, instant at time zone name
+            from unnest(%s::text[]) as name
+            cross join generate_series('2026-01-01Z'::timestamptz, '2027-12-31Z', '5 hours 30 minutes') as instant
+            """,
+            (names,),
+        ).fetchall()
+    for name, instant, wall in walls:
+        local = instant.astimezone(zones[name])
+        assert local.replace(tzinfo=None) == wall, (name, instant)
+        assert local.astimezone(UTC) == instant, (name, instant)
+
+
+@pytest.mark.parametrize("name", ["America/New_York", "Australia/Lord_Howe", "Asia/Beirut"])
+def test_a_wall_time_that_comes_twice_or_never(database: Database, name: str) -> None:
+    """Every quarter of an hour around the changes of the clock, both ways and by either fold."""
+    with database.connect() as connection:
+        zone = read_zones(connection, [name])[name]
+    known = ZoneInfo(name)
+    wall = datetime(2026, 1, 1)  # noqa: DTZ001 - wall time
+    while wall.year < 2027:
+        for fold in (0, 1):
+            told, expected = (wall.replace(tzinfo=each, fold=fold) for each in (zone, known))
+            assert told.utcoffset() == expected.utcoffset(), (wall, fold)
+        instant = wall.replace(tzinfo=UTC)
+        local, expected = instant.astimezone(zone), instant.astimezone(known)
+        assert (local.replace(tzinfo=None), local.fold) == (
+            expected.replace(tzinfo=None),
+            expected.fold,
+        )
+        wall += timedelta(minutes=15)

@@ -82,6 +82,28 @@ slices as (
     group by slices.subscription_id, slices.charge_id, slices.component, slices.slice_start, slices.currency
 ),
 
+-- What the plan's other lines that start within a commitment come to, billed or not.
+counted as (
+    select
+        lines.draft_id,
+        lines.line_number,
+        sum(others.amount) as amount
+    from lines
+    inner join catalog.charges as commitments
+        on lines.charge_id = commitments.charge_id and lines.charge_version = commitments.version
+    inner join rating.rated_lines as others
+        on lines.subscription_id = others.subscription_id
+            and lines.currency = others.currency
+            and lines.slice_start <= others.slice_start
+            and lines.slice_end > others.slice_start
+    inner join catalog.charges
+        on others.charge_id = charges.charge_id
+            and others.charge_version = charges.version
+            and commitments.plan_id = charges.plan_id
+    where lines.component = 'commitment' and others.component <> 'commitment'
+    group by lines.draft_id, lines.line_number
+),
+
 pinned as (
     select
         days.subscription_id,
@@ -113,11 +135,16 @@ select
     coalesce(issued.amount, 0) + lines.amount as billed,
     case when lines.component = 'usage' then coalesce(pinned.event_count, 0) else 0 end as event_count,
     case when lines.component = 'usage' then coalesce(pinned.value_sum, 0) else 0 end as value_sum,
+    lines.event_digest,
+    lines.payload_digest,
+    null::timestamptz as issued_at,
     coalesce(beside.amounts, '{}') as slice_billed,
-    coalesce(slices.slices, '[]') as slices
+    coalesce(slices.slices, '[]') as slices,
+    case when lines.component = 'commitment' then coalesce(counted.amount, 0) end as counted
 from lines
 left join issued using (subscription_id, charge_id, component, slice_start, currency)
 left join beside using (subscription_id, charge_id, slice_start, currency)
 left join slices using (subscription_id, charge_id, component, slice_start, currency)
+left join counted using (draft_id, line_number)
 left join pinned using (subscription_id, charge_id, slice_start)
 order by lines.draft_id, lines.line_number

@@ -20,6 +20,8 @@ select
     coalesce(tiers.unit_amounts, '{}') as unit_amounts,
     coalesce(tiers.flat_amounts, '{}') as flat_amounts,
     coalesce(tiers.rate_percents, '{}') as rate_percents,
+    coalesce(tiers.dimension_values, '{}') as dimension_values,
+    charges.dimension_route,
     charges.conversion_operation,
     coalesce(charges.conversion_factor, 1) as conversion_factor,
     charges.quantity_rounding,
@@ -32,8 +34,10 @@ select
     charges.minimum_amount,
     charges.prorated,
     coalesce(terms.amount_per_event, 0) as amount_per_event,
-    num_nonnulls(terms.free_events, terms.free_amount, terms.minimum_per_event, terms.maximum_per_event) > 0
-        as reads_events
+    terms.free_events,
+    terms.free_amount,
+    terms.minimum_per_event,
+    terms.maximum_per_event
 from catalog.charges
 inner join catalog.plans on charges.plan_id = plans.plan_id
 left join (
@@ -43,7 +47,8 @@ left join (
         array_agg(up_to order by tier) as up_to,
         array_agg(unit_amount order by tier) as unit_amounts,
         array_agg(flat_amount order by tier) as flat_amounts,
-        array_agg(rate_percent order by tier) as rate_percents
+        array_agg(rate_percent order by tier) as rate_percents,
+        array_agg(dimension_values order by tier) as dimension_values
     from catalog.charge_tiers
     group by charge_id, version
 ) as tiers on charges.charge_id = tiers.charge_id and charges.version = tiers.version
