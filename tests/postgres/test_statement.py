@@ -5,7 +5,7 @@ import resource
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from html.parser import HTMLParser
 from io import BytesIO
@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from pypdf import PdfReader
 
-from metering_pipeline.invoices.issuing import issue, reverse
+from metering_pipeline.invoices.issuing import issue, issue_within, reverse
 from metering_pipeline.invoices.statement.files import UnwritableError, write_statement
 from metering_pipeline.invoices.statement.html import html
 from metering_pipeline.invoices.statement.page import Page, compose
@@ -420,3 +420,13 @@ def test_an_issued_document_says_for_ever_what_it_said(whole_world: World) -> No
     assert said.amount_due == "\N{MINUS SIGN}19.82 USD"
     assert taken_back.about == [f"{void.number} has since taken back this document as a whole."]
     assert html(taken_back).count(void.number.encode()) == 1
+
+
+def test_periods_are_shown_by_the_clock_rules_that_cut_them(world: World) -> None:
+    """The server's: it has CET without summer time, Python with."""
+    number = issue_within(world.connection, JANUARY, after(JANUARY)).issued[0].number
+    world.tamper(
+        "update invoices.issued_invoices set time_zone = 'CET' where invoice_number = %s", number
+    )
+    zone = read(world.connection, number).zone
+    assert f"{datetime(2026, 7, 1, tzinfo=UTC).astimezone(zone):%H:%M %Z}" == "01:00 CET"

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from metering_pipeline.invoices.statement.reading import Document
 from metering_pipeline.invoices.statement.reasons import reasons
@@ -50,15 +49,15 @@ class Group:
     lines: list[Line]
 
 
-def groups(document: Document, zone: ZoneInfo) -> Iterator[Group]:
+def groups(document: Document) -> Iterator[Group]:
     """The lines under their headings; a heading without lines is left out."""
     for kind, title in GROUPS.items():
-        lines = [_line(document, each, zone) for each in document.lines if each.kind == kind]
+        lines = [_line(document, each) for each in document.lines if each.kind == kind]
         if lines:
             yield Group(title, lines)
 
 
-def _line(document: Document, line: Any, zone: ZoneInfo) -> Line:
+def _line(document: Document, line: Any) -> Line:
     digits = document.head.minor_digits
     tiers = document.tiers.get(line.line_number, [])
     whole = _explained_by_one_price(document, line, tiers)
@@ -68,7 +67,7 @@ def _line(document: Document, line: Any, zone: ZoneInfo) -> Line:
     return Line(
         number=str(line.line_number),
         title=title,
-        period=period(line.slice_start, line.slice_end, zone),
+        period=period(line.slice_start, line.slice_end, document.zone),
         quantity=_quantity(line),
         price=_price(line, tiers[0], digits) if whole else "",
         amount=number(line.amount, digits),

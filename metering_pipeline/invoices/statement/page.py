@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import UTC, timedelta
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from metering_pipeline.invoices.statement.lines import Group, groups
 from metering_pipeline.invoices.statement.plot import Plot, draw
@@ -76,7 +75,6 @@ class Page:
 def compose(document: Document) -> Page:
     """Say an issued document in words; the figures are those of its rows."""
     head = document.head
-    zone = ZoneInfo(head.time_zone)
     issued = head.issued_at.astimezone(UTC)
     return Page(
         number=head.invoice_number,
@@ -85,10 +83,10 @@ def compose(document: Document) -> Page:
         seller=head.legal_entity_name,
         customer=head.tenant_name,
         customer_id=head.tenant_id,
-        facts=list(_facts(document, zone)),
+        facts=list(_facts(document)),
         issued_on=(issued.year, issued.month, issued.day),
         currency=head.currency,
-        groups=list(groups(document, zone)),
+        groups=list(groups(document)),
         sums=list(_sums(document)),
         amount_due=f"{number(head.amount_due, head.minor_digits)} {head.currency}",
         usage=[_usage(line, document.usage[line.line_number]) for line in _measured_lines(document)],
@@ -120,7 +118,7 @@ def _about(head: Any) -> Iterator[str]:
         yield "The amount is in your favor."
 
 
-def _facts(document: Document, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
+def _facts(document: Document) -> Iterator[tuple[str, str]]:
     head = document.head
     served = [line for line in document.lines if line.kind == "regular"] or document.lines
     start = min(line.slice_start for line in served)
@@ -128,9 +126,9 @@ def _facts(document: Document, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
     yield "Number", head.invoice_number
     if head.refers_to is not None:
         yield "Refers to", head.refers_to
-    yield "Issued", day(head.issued_at.astimezone(zone))
+    yield "Issued", day(head.issued_at.astimezone(document.zone))
     yield "Billing date", day(head.billing_date)
-    yield "Service period", period(start, end, zone)
+    yield "Service period", period(start, end, document.zone)
     yield "Subscription", head.subscription_id
     yield "Plan", head.plan_name
     yield "Time zone", head.time_zone

@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, tzinfo
 from typing import Any
 
 import psycopg
 
 from metering_pipeline.errors import MeteringError
 from metering_pipeline.reconciliation.statements import rows
+from metering_pipeline.reconciliation.zones import read_zones
 
 PACKAGE = "metering_pipeline.invoices.statement"
 
@@ -25,6 +26,8 @@ class Document:
     document that last billed the line's key knew."""
 
     head: Any
+    zone: tzinfo
+    """The subscription's, by the clock rules of the server, which cut its periods."""
     lines: list[Any]
     tiers: dict[int, list[Any]]
     usage: dict[int, list[Any]]
@@ -49,9 +52,11 @@ def read(connection: psycopg.Connection, number: str) -> Document:
             f"No document {number!r} was issued. Numbers look like US-000001; "
             "`metering statement --all --date D` takes all that were issued for a date."
         )
+    (head,) = heads
     billed_before = _by_line(of("billed_before"))
     return Document(
-        head=heads[0],
+        head=head,
+        zone=read_zones(connection, [head.time_zone])[head.time_zone],
         lines=of("lines"),
         tiers=_by_line(of("tiers")),
         usage=_by_line(of("usage")),

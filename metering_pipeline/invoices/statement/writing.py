@@ -1,9 +1,8 @@
 """How figures and times are written for a customer: exact, readable, never through a float."""
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, tzinfo
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 MINUS = "\N{MINUS SIGN}"
@@ -43,14 +42,14 @@ def short_day(value: date) -> str:
     return f"{value.day} {MONTHS[value.month - 1]}"
 
 
-def moment(value: datetime, zone: ZoneInfo) -> str:
+def moment(value: datetime, zone: tzinfo) -> str:
     """An instant in a zone, to the second or finer where it needs it: 20 Jan 2026 10:37 +05:45."""
     local = value.astimezone(zone)
     fine = "microseconds" if local.microsecond else "seconds" if local.second else "minutes"
     return f"{day(local)} {local.time().isoformat(fine)} {_offset(local)}"
 
 
-def period(start: datetime, end: datetime, zone: ZoneInfo) -> str:
+def period(start: datetime, end: datetime, zone: tzinfo) -> str:
     """A half-open span of time: whole local days as people say them, other edges as instants."""
     first, after = start.astimezone(zone), end.astimezone(zone)
     if first.time() != time() or after.time() != time() or first >= after:
