@@ -234,12 +234,12 @@ def test_proof_and_provider_run_beside_the_others_and_they_one_at_a_time() -> No
     queue = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())["run_queue"]
     (limit,) = queue["tag_concurrency_limits"]
     assert (queue["max_concurrent_runs"], limit["limit"]) == (2, 1)
-    free = [
+    free = {
         job.name
         for job in defs.resolve_all_job_defs()
         if limit["key"] not in job.tags and not job.name.startswith("__")
-    ]
-    assert free == ["nightly", "weekly", "provider"]
+    }
+    assert free == {"nightly", "weekly", "provider"}
 
 
 def test_the_night_names_what_was_damaged(january: Pipeline) -> None:
