@@ -394,7 +394,7 @@ def test_periods_tile_every_subscription(
         )["trial_ends_at"] = trial and trial.isoformat()
         anchor = datetime.combine(each["anchor"], each["anchor_time"])
         for interval in (each["interval"], each["fee"]):
-            calendar = Calendar(each["zone"], anchor, *interval)
+            calendar = Calendar(ZoneInfo(each["zone"]), anchor, *interval)
             expected[f"sub-t-{number}", *interval] = (calendar, start, end, trial)
 
     latest = max(

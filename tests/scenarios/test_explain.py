@@ -25,6 +25,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from metering_pipeline.cli import cli, main
+from metering_pipeline.cli.group import console
 from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.partitions import Window
 from metering_pipeline.reconciliation.difference_causes import Span, find_causes
@@ -652,7 +653,7 @@ def test_evidence_is_written_as_a_whole_or_not_at_all(told: Told, tmp_path: Path
 def run(told: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     monkeypatch.setenv("METERING_DATABASE_URL", told.life.database.url)
     monkeypatch.setenv("METERING_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(console, "width", 120)  # known since its module was imported
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(cli, arguments)
 
