@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak ui bench lint check
+.PHONY: help install demo test soak ui bench lint check audit
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -34,6 +34,10 @@ check: $(INSTALLED) ## the linters that take seconds
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+audit: ## known vulnerabilities of the pinned packages, asked of an advisory service: needs uv and the internet
+	@uv tool run pip-audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off || \
+		{ echo "Not audited, or not clean: see above. The advisories are asked of pypi.org; a mirror of packages has none."; exit 1; }
 
 install: $(INSTALLED) ## the environment, anew when the requirements have changed
 

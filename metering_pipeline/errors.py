@@ -1,4 +1,8 @@
-"""The one kind of error that is shown to people as a message, without a traceback."""
+"""The one kind of error that is shown to people as a message, without a traceback; and what none may show."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class MeteringError(Exception):
@@ -14,3 +18,24 @@ def require_texts(**texts: str) -> None:
     for name, text in texts.items():
         if not text.strip():
             raise EmptyTextError(f"{name} must not be empty: it is kept for good")
+
+
+_QUOTES_ROWS = re.compile(
+    r"^[^\S\n]*(?:DETAIL|CONTEXT):.*?(?=^[^\S\n]*(?:HINT|LINE|QUERY|SQLSTATE|compiled code at)\b|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def without_rows(message: str) -> str:
+    """PostgreSQL's message without its parts that quote rows: they are customers' data, and errors are logged."""
+    return _QUOTES_ROWS.sub("", message).strip()
+
+
+@contextmanager
+def hiding_rows(*kinds: type[Exception]) -> Iterator[None]:
+    """Takes the rows out of the message of errors of these kinds."""
+    try:
+        yield
+    except kinds as error:
+        error.args = (without_rows(str(error)), *error.args[1:])
+        raise

@@ -5,17 +5,21 @@ together with its record in ``catalog.schema_files``.
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
 
 import psycopg
 from psycopg import IsolationLevel, sql
 from psycopg.conninfo import conninfo_to_dict
 
 from metering_pipeline.embedded_server import DatabaseError, EmbeddedServer, ServerAddress
+from metering_pipeline.errors import hiding_rows
 from metering_pipeline.settings import Settings
 
 __all__ = [
@@ -37,6 +41,24 @@ DATABASE_NAME = "metering"
 DAGSTER_DATABASE_NAME = "dagster"
 REACH_SECONDS = 10.0
 
+TRANSFORM_ROLE = "metering_transform"
+PIPELINE_ROLE = "metering_pipeline"
+
+
+class Connection(psycopg.Connection):
+    """A connection whose errors quote no rows, and say what to do where the login may not do something."""
+
+    def wait(self, *arguments: Any, **options: Any) -> Any:
+        """Every statement, copy and commit goes through here."""
+        try:
+            with hiding_rows(psycopg.Error):
+                return super().wait(*arguments, **options)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise DatabaseError(
+                f"The login may not do this: {error.diag.message_primary}. Grant it the role that it "
+                f"needs: {PIPELINE_ROLE} runs the pipeline, metering_analyst reads (docs/security.md)."
+            ) from error
+
 
 @dataclass(frozen=True)
 class Database:
@@ -47,14 +69,20 @@ class Database:
 
     def connect(self, autocommit: bool = False) -> psycopg.Connection:
         """A new connection, its session in UTC. Raises DatabaseError."""
-        parameters = _url_parameters(self.url)
-        options = f"{parameters.get('options') or ''} -c timezone=UTC".strip()
         try:
-            return psycopg.connect(
-                self.url, autocommit=autocommit, options=options, application_name="metering"
+            return Connection.connect(
+                self.url_with(timezone="UTC"), autocommit=autocommit, application_name="metering"
             )
         except psycopg.OperationalError as error:
             raise DatabaseError(f"The database cannot be reached: {error}") from error
+
+    def url_with(self, **options: str) -> str:
+        """The URL with further settings of the session, beside those that it has."""
+        beginning, _, query = self.url.partition("?")
+        parameters = dict(parse_qsl(query))
+        given = [parameters.get("options", ""), *(f"-c {key}={options[key]}" for key in options)]
+        parameters["options"] = " ".join(given).strip()
+        return f"{beginning}?{urlencode(parameters, quote_via=quote)}"
 
     @contextmanager
     def locked(self, isolation: IsolationLevel | None = None) -> Iterator[psycopg.Connection]:
@@ -78,6 +106,9 @@ class Database:
         """The environment variables that dbt_project/profiles.yml reads."""
         parameters = _url_parameters(self.url)
         environment = {
+            # What dbt makes belongs to this role, whichever login runs it. Not by the profile's role:
+            # dbt sets that within its first transaction, and loses it where that is rolled back.
+            "PGOPTIONS": f"{os.environ.get('PGOPTIONS', '')} -c role={TRANSFORM_ROLE}".strip(),
             "DBT_POSTGRES_HOST": parameters.get("host", "127.0.0.1"),
             "DBT_POSTGRES_PORT": parameters.get("port", "5432"),
             "DBT_POSTGRES_USER": parameters.get("user", "metering"),
@@ -122,21 +153,45 @@ def open_database(settings: Settings, reading: bool = False) -> Database:
     if settings.database_url is not None:
         url = _sqlalchemy_url(settings.database_url)
         database = Database(url=url, dagster_url=_dagster_url(settings) or url)
-    else:
-        address = _reach(embedded_server(settings))
-        database = Database(
-            url=address.url(DATABASE_NAME),
-            dagster_url=_dagster_url(settings) or address.url(DAGSTER_DATABASE_NAME),
-        )
+        _bring_up(database, settings, reading)
+        return database
+    address = _reach(embedded_server(settings))
+    owner = Database(
+        url=address.url(DATABASE_NAME),
+        dagster_url=_dagster_url(settings) or address.url(DAGSTER_DATABASE_NAME),
+    )
+    _bring_up(owner, settings, reading)
+    # The embedded server has one login, its superuser. The pipeline puts its rights off.
+    return replace(owner, url=owner.url_with(role=PIPELINE_ROLE))
+
+
+def _bring_up(database: Database, settings: Settings, reading: bool) -> None:
     try:
         with database.connect(autocommit=True) as connection:
             _check_version(connection)
             if _missing_files(connection, SCHEMA_FOLDER):
+                _require_owner(connection)
                 apply_schema(database)
             _write_settings(connection, settings, only_new=reading)
     except psycopg.Error as error:
         raise DatabaseError(f"The database's schema could not be brought up: {error}") from error
-    return database
+
+
+def _require_owner(connection: psycopg.Connection) -> None:
+    """Raises DatabaseError for a login that may not bring up the schema."""
+    row = connection.execute(
+        """
+        select coalesce(
+            (select pg_has_role(nspowner, 'usage') from pg_namespace where nspname = 'catalog'),
+            has_database_privilege(current_database(), 'create')
+        )
+        """
+    ).fetchone()
+    if row != (True,):
+        raise DatabaseError(
+            "The database's schema is not that of this version, and this login does not own it. Bring it up "
+            "with the owner's: METERING_DATABASE_URL=<the owner's URL> metering db start (docs/security.md)."
+        )
 
 
 def apply_schema(database: Database, folder: Path = SCHEMA_FOLDER) -> list[str]:

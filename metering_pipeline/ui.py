@@ -38,8 +38,11 @@ class UiEnded(MeteringError):
     """A process of Dagster's ended although nobody asked for it; its own output says why."""
 
 
-def serve(console: Console, port: int) -> None:
-    """Run both until the user interrupts, then end both. Raises UiEnded if one ends by itself."""
+def serve(console: Console, port: int, read_only: bool = False) -> None:
+    """Run both until the user interrupts, then end both. Raises UiEnded if one ends by itself.
+
+    Read-only: the webserver alone, which refuses to start or to turn on anything.
+    """
     configured = settings.load()
     dbt_project()  # parsed here, and Dagster's tables made: the processes would do it all at once
     with dagster_instance():
@@ -51,7 +54,7 @@ def serve(console: Console, port: int) -> None:
     started: dict[str, subprocess.Popen[bytes]] = {}
     with tempfile.TemporaryDirectory(prefix="metering-ui-") as folder:
         try:
-            _start_all(started, Path(folder), port)
+            _start_all(started, Path(folder), port, read_only)
             console.print(f"Dagster at http://{HOST}:{port} (Ctrl-C ends it)")
             _wait_for_an_end(started)
         except KeyboardInterrupt:
@@ -62,7 +65,9 @@ def serve(console: Console, port: int) -> None:
                 signal.signal(sign, handler)
 
 
-def _start_all(started: dict[str, subprocess.Popen[bytes]], folder: Path, port: int) -> None:
+def _start_all(
+    started: dict[str, subprocess.Popen[bytes]], folder: Path, port: int, read_only: bool
+) -> None:
     """Start the code server, wait for it, start the others: each is in ``started`` at once."""
     socket = folder / "code.sock"  # not in the home: a socket's path must be short
     workspace = folder / "workspace.yaml"
@@ -75,7 +80,10 @@ def _start_all(started: dict[str, subprocess.Popen[bytes]], folder: Path, port: 
         _raise_if_ended(started)
         time.sleep(0.1)
     address = ("--host", HOST, "--port", str(port))
-    started["webserver"] = _start("dagster_webserver", "-w", str(workspace), *address)
+    mode = ("--read-only",) if read_only else ()
+    started["webserver"] = _start("dagster_webserver", "-w", str(workspace), *address, *mode)
+    if read_only:
+        return
     started["daemon"] = _start("dagster._daemon", "run", "-w", str(workspace))
 
 

@@ -7,6 +7,7 @@ parse stays valid from test to test.
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ atexit.register(shutil.rmtree, os.environ["METERING_HOME"], ignore_errors=True)
 
 CARELESS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 TEMPLATE = "metering_template"
+PIPELINE_LOGIN = "pipeline_login"
+"""A login that may run the pipeline and owns nothing; its password is its name."""
 
 
 SLOW = ("tests/browser", "tests/scenarios", "tests/test_benchmarks.py", "tests/fuzz")
@@ -66,9 +69,18 @@ def server(server_home: Path) -> Iterator[EmbeddedServer]:
             connection.execute("create database dagster")
         template = address.url(TEMPLATE)
         postgres.open_database(Settings(database_url=template, dagster_database_url=template))
+        with psycopg.connect(address.url("postgres"), autocommit=True) as connection:
+            connection.execute(
+                f"create role {PIPELINE_LOGIN} login password '{PIPELINE_LOGIN}' in role metering_pipeline"
+            )
         yield server
     finally:
         server.stop()
+
+
+def url_of(login: str, url: str) -> str:
+    """The URL for another login, whose password is its name."""
+    return re.sub(r"(?<=://)[^@]*(?=@)", f"{login}:{login}", url)
 
 
 @pytest.fixture

@@ -3,17 +3,17 @@
 {% macro renew_statistics(tables) -%}
 do $$
 declare
-    grown text;
+    grown regclass;
 begin
     for grown in
-        select format('%I.%I', stats.schemaname, stats.relname)
+        select stats.relid
         from pg_stat_xact_user_tables as stats
         inner join pg_class as tables on stats.relid = tables.oid
         where
             stats.relid in ('{{ tables | join("'::regclass, '") }}'::regclass)
             and stats.n_tup_ins > 1000 + greatest(tables.reltuples, 0) / 5
     loop
-        execute format('analyze %s', grown);
+        perform catalog.renew_statistics(grown);
     end loop;
 end
 $$;

@@ -249,11 +249,16 @@ def reconcile(source: str | None, first: datetime | None, last: datetime | None)
 
 @cli.command()
 @click.option("--port", type=int, default=3000, show_default=True)
-def ui(port: int) -> None:
+@click.option(
+    "--read-only",
+    is_flag=True,
+    help="The page alone, for looking: it starts and turns on nothing, and there is no daemon.",
+)
+def ui(port: int, read_only: bool) -> None:
     """Dagster's webserver and daemon on this home."""
     from metering_pipeline.ui import serve
 
-    serve(console, port)
+    serve(console, port, read_only)
 
 
 @cli.group()

@@ -258,19 +258,34 @@ def _credit_entries(invoice_number: str, document: Document) -> Iterable[Row]:
 
 
 def _copy(connection: psycopg.Connection, table: str, values: Iterable[Row]) -> None:
-    """Write rows that all have the same columns."""
+    """Write rows that all have the same columns.
+
+    By way of a temporary table: PostgreSQL copies nothing into a table that has row-level security.
+    """
     rows = iter(values)
     first = next(rows, None)
     if first is None:
         return
-    copy = psycopg.sql.SQL("copy invoices.{} ({}) from stdin").format(
-        psycopg.sql.Identifier(table),
-        psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, first)),
-    )
+    names = {
+        "table": psycopg.sql.Identifier("invoices", table),
+        "columns": psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, first)),
+    }
+    connection.execute(_MAKE_ARRIVING.format(**names))
+    copy = psycopg.sql.SQL("copy pg_temp.arriving from stdin")
     with connection.cursor() as cursor, cursor.copy(copy) as stream:
         stream.write_row(list(first.values()))
         for row in rows:
             stream.write_row([row[column] for column in first])
+    connection.execute(_WRITE_ARRIVED.format(**names))
+    connection.execute("drop table pg_temp.arriving")
+
+
+_MAKE_ARRIVING = psycopg.sql.SQL(
+    "create temporary table arriving on commit drop as select {columns} from {table} with no data"
+)
+_WRITE_ARRIVED = psycopg.sql.SQL(
+    "insert into {table} ({columns}) select {columns} from pg_temp.arriving"
+)
 
 
 def read_rows(connection: psycopg.Connection, name: str, **parameters: Any) -> list[Row]:

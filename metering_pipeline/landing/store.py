@@ -10,9 +10,11 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import adbc_driver_manager
 import pyarrow as pa
 from adbc_driver_postgresql import dbapi
 
+from metering_pipeline.errors import hiding_rows
 from metering_pipeline.landing import readers
 from metering_pipeline.landing.columns import INSTANT
 from metering_pipeline.landing.events import Limits
@@ -176,7 +178,8 @@ class Store:
             if landed.accepted >= ANALYZED_EVENTS:
                 # The planner would take the new hour for empty, and choose for what reads it accordingly.
                 self._execute(
-                    f"analyze landing.usage_events_{landed_hour:%Y%m%d} (landed_hour, file_id)"
+                    "select catalog.renew_statistics($1::text::regclass, '{landed_hour,file_id}')",
+                    f"landing.usage_events_{landed_hour:%Y%m%d}",
                 )
             said = self._read_manifests(landed_hour, manifests)
             self._execute("select pg_advisory_xact_lock($1::bigint)", PIPELINE_LOCK)
@@ -191,15 +194,16 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        if not self._keep:
-            yield
-            return
-        try:
-            yield
-            self.connection.commit()
-        except BaseException:
-            self.connection.rollback()
-            raise
+        with hiding_rows(adbc_driver_manager.Error):
+            if not self._keep:
+                yield
+                return
+            try:
+                yield
+                self.connection.commit()
+            except BaseException:
+                self.connection.rollback()
+                raise
 
     def _lock_hour(self, landed_hour: datetime) -> None:
         self._execute(

@@ -97,3 +97,27 @@ begin
     inner join pg_am on pg_am.oid = pg_class.relam and pg_am.amname = 'brin';
 end
 $$;
+
+-- New statistics of a table, or of some of its columns: only the owner may analyze it (a role of its own can be
+-- allowed to from PostgreSQL 17 on).
+create function catalog.renew_statistics(of_table regclass, of_columns text[] default '{}')
+returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if not exists (select 1 from pg_class where oid = of_table and relowner = current_user::regrole) then
+        raise exception '% is no table of the pipeline', of_table;
+    end if;
+    execute format(
+        'analyze %s%s', of_table, (select ' (' || string_agg(quote_ident(name), ', ') || ')' from unnest(of_columns) as name)
+    );
+end
+$$;
+
+-- The side schema in which a rebuild works, in the transaction of the caller: it may make no schema itself.
+create function catalog.make_rebuild_schema()
+returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    create schema ledger_rebuilt authorization metering_transform;
+end
+$$;

@@ -19,7 +19,7 @@ from typing import Any
 from dagster_dbt import DbtCliResource, DbtProject
 
 from metering_pipeline import settings
-from metering_pipeline.errors import MeteringError
+from metering_pipeline.errors import MeteringError, without_rows
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database, database_name
 from metering_pipeline.settings import PROJECT_ROOT
@@ -133,7 +133,7 @@ def compiled_text(database: Database, text: str, window: Window) -> str:
 def _compiled(database: Database, selection: Sequence[str], window: Window) -> dict[str, str]:
     # dbt compile does not know the flags for event time
     edges = {"event_time_start": str(window.start)[:19], "event_time_end": str(window.end)[:19]}
-    arguments = ["--log-level", "none", "compile", *selection, "--vars", json.dumps(edges)]
+    arguments = ["compile", *selection, "--vars", json.dumps(edges)]
 
     def compile_in_process() -> dict[str, str]:
         with _environment({**OFFLINE, **database.dbt_environment()}):
@@ -198,9 +198,13 @@ def _invoke(arguments: Sequence[str]) -> Sequence[Any]:
 
     manifest = _parse(os.environ["DBT_POSTGRES_NAME"])
     options = ["--no-write-json", "--cache-selected-only", "--log-level-file", "none"]
-    done = dbtRunner(manifest=manifest).invoke(["--quiet", *arguments, *_places(), *options])
+    # its own log would quote the rows of PostgreSQL's errors; what went wrong is in the results
+    done = dbtRunner(manifest=manifest).invoke(
+        ["--log-level", "none", *arguments, *_places(), *options]
+    )
     if done.exception is not None or not isinstance(done.result, RunExecutionResult):
-        raise DbtError(f"dbt {' '.join(arguments)}: {done.exception or 'no results'}")
+        problem = without_rows(str(done.exception or "no results"))
+        raise DbtError(f"dbt {' '.join(arguments)}: {problem}")
     results: Sequence[Any] = done.result.results
     return results
 
@@ -210,7 +214,7 @@ def _in_process(arguments: Sequence[str]) -> list[NodeResult]:
         NodeResult(
             unique_id=each.node.unique_id,
             status=str(each.status),
-            message=each.message or "",
+            message=without_rows(each.message or ""),
             seconds=each.execution_time,
             failures=each.failures,
         )
@@ -230,17 +234,25 @@ def _by_resource(arguments: Sequence[str]) -> list[NodeResult]:
             Path(sys.executable).parent / "dbt"
         ),  # the environment may not be active
     )
-    invocation = resource.cli([*arguments], raise_on_error=False, target_path=project.target_path)
+    # neither its log nor its results stay: they would quote the rows of PostgreSQL's errors
+    invocation = resource.cli(
+        [*arguments, "--log-level-file", "none"],
+        raise_on_error=False,
+        target_path=project.target_path,
+    )
     invocation.wait()
     if not written.exists():
-        raise DbtError(f"dbt {' '.join(arguments)}: {invocation.get_error()}")
+        problem = without_rows(str(invocation.get_error()))
+        raise DbtError(f"dbt {' '.join(arguments)}: {problem}")
+    results = json.loads(written.read_text())["results"]
+    written.unlink()
     return [
         NodeResult(
             unique_id=each["unique_id"],
             status=each["status"],
-            message=each["message"] or "",
+            message=without_rows(each["message"] or ""),
             seconds=each["execution_time"],
             failures=each["failures"],
         )
-        for each in json.loads(written.read_text())["results"]
+        for each in results
     ]

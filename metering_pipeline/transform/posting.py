@@ -16,7 +16,7 @@ from typing import Any
 import adbc_driver_manager
 from adbc_driver_postgresql import dbapi
 
-from metering_pipeline.errors import MeteringError
+from metering_pipeline.errors import MeteringError, without_rows
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import PIPELINE_LOCK, Database
 from metering_pipeline.transform.dbt import compiled_models, compiled_text
@@ -116,7 +116,7 @@ def posting_errors() -> Iterator[None]:
     try:
         yield
     except adbc_driver_manager.Error as error:
-        raise PostingError(str(error)) from error
+        raise PostingError(without_rows(str(error))) from None
 
 
 class Posting:

@@ -13,7 +13,6 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, LiteralString
-from urllib.parse import quote
 
 from adbc_driver_postgresql import dbapi
 from psycopg import sql
@@ -33,7 +32,6 @@ from metering_pipeline.transform.posting import (
 
 SEEDS = PROJECT_ROOT / "dbt_project" / "seeds"
 RATED = ("billing_periods", "period_usage_daily", "rated_lines")
-AFRESH = "options=" + quote("-c metering.rating_afresh=on -c timezone=UTC")
 CATALOG = "catalog_versions"
 QUOTED = "quoted quantity {}"
 """The tenant, and its subscription, of a quoted quantity: a name that no event can bring by accident."""
@@ -168,7 +166,7 @@ def price(
 @contextmanager
 def _shadow(database: Database, window: Window) -> Iterator[Posting]:
     """A transaction under the pipeline's lock that rates as if nothing were issued; it is undone."""
-    url = f"{database.url}{'&' if '?' in database.url else '?'}{AFRESH}"
+    url = database.url_with(**{"metering.rating_afresh": "on", "timezone": "UTC"})
     with posting_errors(), closing(dbapi.connect(url)) as connection:
         posting = Posting(database, connection, window)
         posting.lock()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -104,21 +105,30 @@ def ui(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
         clock = datetime.combine(DAY, datetime.min.time(), UTC) + timedelta(hours=26)
         environment.setenv("METERING_CLOCK", clock.isoformat())
         publish_and_list(database)
-        with (folder / "output").open("wb") as output:
-            port = free_port()
-            process = subprocess.Popen(
-                [*COMMAND, "ui", "--port", str(port)],
-                cwd=PROJECT_ROOT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        running = Ui(process, port, database, root, totals)
-        try:
-            wait_until_it_answers(running, folder / "output")
+        with started(folder / "output", database, root, totals) as running:
             yield running
-        finally:
-            end(running)
+
+
+@contextmanager
+def started(
+    said: Path, database: postgres.Database, root: Path, totals: GeneratedTotals, *options: str
+) -> Iterator[Ui]:
+    """``metering ui`` with options, its output in the file, from its first answer to its end."""
+    with said.open("wb") as output:
+        port = free_port()
+        process = subprocess.Popen(
+            [*COMMAND, "ui", "--port", str(port), *options],
+            cwd=PROJECT_ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    running = Ui(process, port, database, root, totals)
+    try:
+        wait_until_it_answers(running, said)
+        yield running
+    finally:
+        end(running)
 
 
 def fresh_databases(server: EmbeddedServer) -> postgres.Database:
@@ -218,7 +228,13 @@ def run_hour(hour: str) -> None:
 
 
 def launch(ui: Ui, assets: set[str], partitions: list[str]) -> str:
-    launched = ui.graphql(
+    launched = try_to_launch(ui, assets, partitions)
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    return str(launched["backfillId"])
+
+
+def try_to_launch(ui: Ui, assets: set[str], partitions: list[str]) -> Mapping[str, Any]:
+    launched: Mapping[str, Any] = ui.graphql(
         """
         mutation($params: LaunchBackfillParams!) {
             launchPartitionBackfill(backfillParams: $params) {
@@ -235,8 +251,18 @@ def launch(ui: Ui, assets: set[str], partitions: list[str]) -> str:
             "tags": [],
         },
     )["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-    return str(launched["backfillId"])
+    return launched
+
+
+def test_a_page_for_looking_starts_nothing(ui: Ui, tmp_path: Path) -> None:
+    """It shows the same, and has no daemon."""
+    with started(tmp_path / "output", ui.database, ui.root, ui.totals, "--read-only") as page:
+        shown = page.graphql("{ assetNodes { assetKey { path } } }")["assetNodes"]
+        assert {"/".join(node["assetKey"]["path"]) for node in shown} >= PARTITIONED
+        refused = try_to_launch(page, PARTITIONED, HOURS[:1])
+        assert refused["__typename"] == "UnauthorizedError"
+        running = [" ".join(each.cmdline()) for each in page.family()]
+        assert [each for each in running if "dagster._daemon" in each] == []
 
 
 def wait_for(ui: Ui, backfill: str) -> list[Mapping[str, Any]]:

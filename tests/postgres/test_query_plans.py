@@ -30,6 +30,7 @@ LATE = Window(FIRST_HOUR + timedelta(days=DAYS), FIRST_HOUR + timedelta(days=DAY
 VALUES = {
     "tenant": "tenant-7",
     "metric": "metric-3",
+    "event_type": "type-3",
     "month_first": date(2026, 1, 1),
     "month_next": date(2026, 2, 1),
     "month_start": datetime(2026, 1, 1, tzinfo=UTC),
@@ -160,9 +161,12 @@ def indexes(plan: Plan) -> set[str]:
     return {node["Index Name"] for node in nodes(plan) if "Index Name" in node}
 
 
-def plan_of(database: Database, query: LiteralString, generic: bool) -> Plan:
+def plan_of(
+    database: Database, query: LiteralString, generic: bool, role: LiteralString = "none"
+) -> Plan:
     """The plan for VALUES, or the one for any values, to which a prepared query comes in time."""
     with database.connect() as connection:
+        connection.execute(f"set role {role}")
         if generic:
             names = list(VALUES)
             numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", query)
@@ -202,6 +206,23 @@ def test_the_realtime_view_reads_no_table_from_end_to_end(
     plan = plan_of(filled, ASKED[question], generic)
     assert read_whole([plan]) == set()
     assert "usage_hourly_pkey" in indexes(plan)
+
+
+@pytest.mark.parametrize("role", ["metering_analyst", "metering_pipeline"])
+@pytest.mark.parametrize("question", ASKED)
+def test_row_level_security_changes_no_plan_of_who_reads_all(
+    filled: Database, question: str, role: LiteralString
+) -> None:
+    for generic in (False, True):
+        asked = ASKED[question]
+        assert plan_of(filled, asked, generic, role) == plan_of(filled, asked, generic)
+
+
+def test_a_tenants_rows_are_found_by_the_key(filled: Database) -> None:
+    asked = ASKED["tenant-month by day from usage_daily"]
+    plan = plan_of(filled, asked, generic=False, role="metering_tenant")
+    assert indexes(plan) == {"usage_daily_pkey"}
+    assert read_whole([plan]) == set()
 
 
 @pytest.fixture(scope="module")

@@ -17,13 +17,17 @@ from psycopg import sql
 
 from metering_pipeline import postgres
 from metering_pipeline.embedded_server import EmbeddedServer
+from tests.conftest import PIPELINE_LOGIN, url_of
 
 CATALOG_TEMPLATE = "metering_catalog_template"
 
 
 @dataclass
 class Pipeline:
-    """The pipeline as its users have it, on the test's own database and landing root."""
+    """The pipeline as its users have it, on the test's own database and landing root.
+
+    It runs under a login that owns nothing; ``database`` is the owner's, for what the test itself does.
+    """
 
     root: Path
     database: postgres.Database
@@ -110,7 +114,7 @@ def catalog_template(server: EmbeddedServer) -> str:
         connection.execute("drop database if exists metering with (force)")
         connection.execute("create database metering template metering_template strategy wal_log")
     before = os.environ.get("METERING_DATABASE_URL")
-    os.environ["METERING_DATABASE_URL"] = address.url("metering")
+    os.environ["METERING_DATABASE_URL"] = url_of(PIPELINE_LOGIN, address.url("metering"))
     try:
         with dg.DagsterInstance.ephemeral() as instance:
             run_job(instance, "catalog")
@@ -139,7 +143,7 @@ def pipeline(
     database = postgres.Database(url=address.url("metering"), dagster_url=address.url("dagster"))
     root = tmp_path / "landing"
     root.mkdir()
-    monkeypatch.setenv("METERING_DATABASE_URL", database.url)
+    monkeypatch.setenv("METERING_DATABASE_URL", url_of(PIPELINE_LOGIN, database.url))
     monkeypatch.setenv("METERING_LANDING_URL", str(root))
     with dg.DagsterInstance.ephemeral() as instance:
         yield Pipeline(root, database, monkeypatch, instance)

@@ -1,5 +1,5 @@
 -- The side schema of a rebuild. All of it lives in one transaction, which is undone at its end.
-create schema ledger_rebuilt;
+select catalog.make_rebuild_schema();
 
 -- What landing says of each copy, superseded file versions included; the hashes computed anew from the
 -- published rules (the first 128 bits of SHA-256), not by the models' expressions.
