@@ -5,7 +5,6 @@ together with its record in ``catalog.schema_files``.
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +40,6 @@ DATABASE_NAME = "metering"
 DAGSTER_DATABASE_NAME = "dagster"
 REACH_SECONDS = 10.0
 
-TRANSFORM_ROLE = "metering_transform"
 PIPELINE_ROLE = "metering_pipeline"
 
 
@@ -106,9 +104,6 @@ class Database:
         """The environment variables that dbt_project/profiles.yml reads."""
         parameters = _url_parameters(self.url)
         environment = {
-            # What dbt makes belongs to this role, whichever login runs it. Not by the profile's role:
-            # dbt sets that within its first transaction, and loses it where that is rolled back.
-            "PGOPTIONS": f"{os.environ.get('PGOPTIONS', '')} -c role={TRANSFORM_ROLE}".strip(),
             "DBT_POSTGRES_HOST": parameters.get("host", "127.0.0.1"),
             "DBT_POSTGRES_PORT": parameters.get("port", "5432"),
             "DBT_POSTGRES_USER": parameters.get("user", "metering"),

@@ -18,6 +18,8 @@
         {%- if load_result('standing')['data'][0][0] %}
         select 'the function stands as it is defined'
         {%- else %}
+        -- again: dbt loses its role where its first transaction is rolled back
+        set local role {{ target.role }};
         select pg_advisory_xact_lock({{ pipeline_lock() }});
         drop function if exists {{ name }} cascade;
         {{ definition }};

@@ -17,6 +17,8 @@
         {%- if load_result('standing')['data'][0][0] %}
         select 'the view stands as it is defined'
         {%- else %}
+        -- again: dbt loses its role where its first transaction is rolled back
+        set local role {{ target.role }};
         select pg_advisory_xact_lock({{ pipeline_lock() }});
         drop view if exists {{ name }} cascade;
         create view {{ name }} with (security_invoker = true) as
