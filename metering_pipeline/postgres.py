@@ -75,7 +75,8 @@ class Database:
             raise DatabaseError(f"The database cannot be reached: {error}") from error
 
     def url_with(self, **options: str) -> str:
-        """The URL with further settings of the session, beside those that it has."""
+        """The URL with further settings of the session, beside those that it has. Raises DatabaseError."""
+        _url_parameters(self.url)  # psycopg's own error would quote an unreadable URL
         beginning, _, query = self.url.partition("?")
         parameters = dict(parse_qsl(query))
         given = [parameters.get("options", ""), *(f"-c {key}={options[key]}" for key in options)]
