@@ -25,10 +25,12 @@ _QUOTES_ROWS = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 
+_QUOTED_VALUE = re.compile(r'(invalid input syntax for type [\w ]+|out of range): ".*"')
+
 
 def without_rows(message: str) -> str:
-    """PostgreSQL's message without its parts that quote rows: they are customers' data, and errors are logged."""
-    return _QUOTES_ROWS.sub("", message).strip()
+    """PostgreSQL's message without what it quotes of rows: they are customers' data, and errors are logged."""
+    return _QUOTED_VALUE.sub(r"\1", _QUOTES_ROWS.sub("", message)).strip()
 
 
 @contextmanager

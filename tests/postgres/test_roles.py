@@ -247,6 +247,9 @@ def test_an_owner_that_is_no_superuser_brings_up_the_schema(server: EmbeddedServ
                     "select catalog.ensure_day_partitions('ledger', 'usage_events', '{2026-01-01}')"
                 )
                 pipeline.execute("select catalog.renew_statistics('rating.rated_lines')")
+                pipeline.execute("select catalog.make_rebuild_schema()")
+                pipeline.execute("create unlogged table ledger_rebuilt.copies ()")
+                pipeline.execute("create temporary table batch ()")
         finally:
             connection.execute("drop database if exists owned with (force)")
             connection.execute("drop role an_owner")

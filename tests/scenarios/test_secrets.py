@@ -128,7 +128,7 @@ def test_the_errors_themselves_quote_no_row(pipeline: Pipeline) -> None:
         connection.execute("insert into landing.hours (sealed) values (%s)", (True,))
     assert "Failing row" not in str(refused.value)
     with (
-        pytest.raises(psycopg.errors.BadCopyFileFormat) as refused_copy,
+        pytest.raises(psycopg.errors.InvalidDatetimeFormat) as refused_copy,
         pipeline.database.connect() as connection,
         connection.cursor() as cursor,
         cursor.copy("copy landing.hours from stdin") as stream,
@@ -153,6 +153,8 @@ def test_the_errors_themselves_quote_no_row(pipeline: Pipeline) -> None:
             "Database Error in model m\n  bad row\n  DETAIL:  Failing row contains (a).\n  compiled code at m.sql",
             "Database Error in model m\n  bad row\n  compiled code at m.sql",
         ),
+        ('invalid input syntax for type json: "{a"', "invalid input syntax for type json"),
+        ('date/time field value out of range: "9"', "date/time field value out of range"),
         ("The DETAIL: of it", "The DETAIL: of it"),
     ],
 )  # fmt: skip
