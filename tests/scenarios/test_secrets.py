@@ -31,7 +31,7 @@ def drop(pipeline: Pipeline, name: str = "events.ndjson") -> None:
         "event_type": "api.request",
         "occurred_at": "2026-01-31T12:59:59.25Z",
         "correlation_id": f"{HUSH}-{name}",
-        "properties": {"model": "small", "input_tokens": 900_000, "note": HUSH},
+        "properties": {"model": "small", "input_tokens": 900_000, "output_tokens": 4, "note": HUSH},
     }
     pipeline.drop(LANDED, name, [event, {**event, "quantity": HUSH}])
 
@@ -70,7 +70,7 @@ VIOLATED = "violates check constraint"
 GUARDS = {
     "landing": "landing.usage_events add constraint never check (properties = '{}')",
     "ledger": "ledger.usage_events add constraint never check (properties = '{}')",
-    "issuing": "invoices.issued_invoice_lines add constraint never check (tenant_id <> 'acme')",
+    "issuing": "invoices.issued_invoice_lines add constraint never check (tenant_id <> 'birch-labs')",
 }
 """What makes a stage fail with an error of PostgreSQL that quotes a row: ADBC's, dbt's, psycopg's."""
 
