@@ -58,7 +58,7 @@ alter default privileges for role metering_transform grant select on tables to m
 
 -- Landing: hours, files and events as received, which are added to; and its law.
 grant select, insert on all tables in schema landing to metering_landing;
-grant update on landing.hours, landing.files to metering_landing;
+grant update on landing.hours, landing.files, landing.manifests to metering_landing;
 grant select on reconciliation.law_results, reconciliation.current_law_results to metering_landing;
 grant select on table catalog.schema_files to metering_landing;
 
@@ -88,6 +88,8 @@ grant insert, update, delete on invoices.held_invoices, invoices.external_taxes 
 grant update on invoices.issuing_switch, invoices.draft_state to metering_issue;
 grant delete on invoices.draft_invoices, invoices.draft_invoice_lines to metering_issue;
 grant usage on sequence invoices.credit_numbers to metering_issue;
+grant insert on reconciliation.waivers, reconciliation.provider_fetches, reconciliation.provider_usage
+to metering_issue;
 
 -- All of them: the laws that they evaluate, and the settings that they run with.
 grant insert on reconciliation.law_results to metering_landing, metering_transform, metering_issue;

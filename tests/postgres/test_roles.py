@@ -112,8 +112,8 @@ def attempts(schema: psycopg.Connection) -> Iterator[tuple[str, sql.Composed]]:
         "alter table {table} owner to current_user",
     )
     kept = [
-        *(("invoices", table) for (table,) in schema.execute(
-            "select relname from pg_trigger inner join pg_class on tgrelid = pg_class.oid"
+        *(schema.execute(
+            "select relnamespace::regnamespace::text, relname from pg_trigger inner join pg_class on tgrelid = pg_class.oid"
             " where tgname = 'append_only'"
         )),
         ("landing", "usage_events"), ("landing", "rejected_events"),
