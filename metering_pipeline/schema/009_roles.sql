@@ -67,8 +67,11 @@ grant insert, delete on all tables in schema ledger to metering_transform;
 grant update on ledger.pending to metering_transform;
 grant update (posted_at) on landing.hours to metering_transform;
 grant insert, update, delete on all tables in schema rollups, rating to metering_transform;
-grant insert, update, delete on invoices.draft_invoices, invoices.draft_invoice_lines, invoices.draft_state
+grant insert, update, delete on
+invoices.draft_invoices, invoices.draft_invoice_lines, invoices.draft_state, invoices.drafted_from,
+invoices.touched_subscriptions
 to metering_transform;
+grant insert on reconciliation.rebuilt_days to metering_transform;
 grant insert, update, delete on all tables in schema catalog to metering_transform;
 revoke insert, update, delete on table catalog.schema_files from metering_transform;
 revoke update, delete on table catalog.versions from metering_transform;
@@ -87,6 +90,7 @@ grant insert, update on invoices.invoice_series to metering_issue;
 grant insert, update, delete on invoices.held_invoices, invoices.external_taxes to metering_issue;
 grant update on invoices.issuing_switch, invoices.draft_state to metering_issue;
 grant delete on invoices.draft_invoices, invoices.draft_invoice_lines to metering_issue;
+grant insert on invoices.touched_subscriptions to metering_issue;
 grant usage on sequence invoices.credit_numbers to metering_issue;
 grant insert on reconciliation.waivers, reconciliation.provider_fetches, reconciliation.provider_usage
 to metering_issue;
