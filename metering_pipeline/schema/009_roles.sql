@@ -59,6 +59,7 @@ alter default privileges for role metering_transform grant select on tables to m
 -- Landing: hours, files and events as received, which are added to; and its law.
 grant select, insert on all tables in schema landing to metering_landing;
 grant update on landing.hours, landing.files, landing.manifests to metering_landing;
+grant usage on sequence landing.manifests_manifest_id_seq to metering_landing;
 grant select on reconciliation.law_results, reconciliation.current_law_results to metering_landing;
 grant select on table catalog.schema_files to metering_landing;
 

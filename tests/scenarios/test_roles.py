@@ -24,6 +24,14 @@ TENANTS = ("acme", "birch-labs")
 LOGINS = ("an_analyst", "acme_login", "a_service", "nobodys_login")
 
 
+MANIFEST = {
+    "source": "gateway",
+    "landed_hour": "2026-01-31T14",
+    "files": [{"name": "late.ndjson"}],
+    "totals": [{"event_type": "api.request", "events": 15, "quantity": 15}],
+}
+
+
 def events(tenant: str, number: int) -> list[Mapping[str, object]]:
     """Usage that is billed, a duplicate, a conflict and a void of it."""
 
@@ -90,7 +98,14 @@ def lived(
         pipeline.run(LANDED)
         pipeline.issue(date(2026, 2, 5))
         pipeline.drop(LANDED + HOUR, "late.ndjson", events("acme", 3) + events("birch-labs", 3))
+        pipeline.drop(LANDED + HOUR, "_manifest.json", [MANIFEST])
         pipeline.run(LANDED + HOUR)
+        pipeline.run_job("weekly")
+        with database.connect() as connection:
+            connection.execute(
+                "insert into catalog.sources values"
+                " ('gateway', '*', '{acme}', true, 0, '2026-01-01', null, 'A gateway.')"
+            )
         yield Lived(database)
     with psycopg.connect(address.url("postgres"), autocommit=True) as connection:
         connection.execute("drop database metering with (force)")
@@ -106,6 +121,9 @@ def test_the_pipeline_ran_as_a_login_that_owns_nothing(lived: Lived) -> None:
         assert connection.execute(
             "select count(*) > 2 from invoices.issued_invoices"
         ).fetchone() == (True,)
+        assert connection.execute("select state from reconciliation.control_totals").fetchall() == [
+            ("missing",)
+        ]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +132,9 @@ def test_the_pipeline_ran_as_a_login_that_owns_nothing(lived: Lived) -> None:
         ["status"],
         ["rebuild", "--stage", "ledger"],
         ["rebuild", "--stage", "rollups"],
+        ["rebuild", "--stage", "landing", "--from", "2026-01-31T13", "--to", "2026-01-31T14"],
         ["run", "--hour", "2026-01-31T14", "--dry-run"],
+        ["waive", "gateway", "--hour", "2026-01-31T14", "--by", "ana", "--why", "asked"],
         ["prove"],
     ],
     ids=" ".join,
@@ -124,6 +144,19 @@ def test_such_a_login_does_whatever_the_command_line_does(
 ) -> None:
     done = metering(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_such_a_login_keeps_what_a_provider_says(lived: Lived, tmp_path: Path) -> None:
+    figures = tmp_path / "usage.csv"
+    figures.write_text(
+        "tenant_id,metric,period_start,period_end,value\n"
+        "acme,requests,2026-01-31T12:00:00Z,2026-01-31T13:00:00Z,1000\n"
+    )
+    differing = metering("reconcile", "--source", f"csv:{figures}")
+    assert differing.returncode == 1, differing.stdout + differing.stderr
+    with lived.database.connect() as connection:
+        kept = connection.execute("select tenant_id, value from reconciliation.provider_usage")
+        assert kept.fetchall() == [("acme", 1000)]
 
 
 def test_an_analyst_reads_the_status_and_runs_nothing(
