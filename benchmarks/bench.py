@@ -36,10 +36,11 @@ class Bench:
         self.root = Path(self.settings.landing_root)
         self.root.mkdir()
         self.database = open_database(self.settings)
-        self.connection = self.database.connect(autocommit=True)
+        self.owned = history.owned(self.server)
+        self.connection = self.owned.connect(autocommit=True)
         with dg.DagsterInstance.ephemeral() as instance:
             run_job(instance, "catalog")
-        history.publish_catalog(self.database)
+        history.publish_catalog(self.owned)
         self.filled_days = 0
         self.hour_before = self.make_hour(FORMAT_HOUR - HOUR)
 
@@ -70,7 +71,7 @@ class Bench:
         for _ in range(repeat):
             baselines.prepare_floor(self.connection)
             self.connection.execute("checkpoint")
-            costs.append(cost_of(self.process, lambda: baselines.floor(self.database.url, path)))
+            costs.append(cost_of(self.process, lambda: baselines.floor(self.owned.url, path)))
         best = min(costs, key=lambda cost: cost.cpu)
         self.report.add(self.size, "floor: parse, COPY, hash, write", len(events), best)
         path.unlink()

@@ -7,11 +7,17 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from benchmarks import workload
+from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.partitions import Window
-from metering_pipeline.postgres import Database
+from metering_pipeline.postgres import DATABASE_NAME, Database
 from metering_pipeline.transform.dbt import run_dbt
 
 ROLLUPS = ("usage_contributions", "usage_hourly")
+
+
+def owned(server: EmbeddedServer) -> Database:
+    """The database as its owner has it, who may write a history by hand. What is measured runs as the pipeline."""
+    return Database(url=server.start().url(DATABASE_NAME), dagster_url="")
 
 
 def publish_catalog(database: Database) -> None:

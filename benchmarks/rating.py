@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
+from benchmarks import history
 from benchmarks.measure import Report, cost_of
 from benchmarks.workload import FIRST_DAY
 from metering_pipeline import settings
@@ -116,7 +117,7 @@ def measure_rating(report: Report, home: Path, subscriptions: int) -> None:
         process = server.process()
         assert process is not None  # noqa: S101  (started above)
         run_dbt(database, "seed", ["path:seeds"])
-        with database.connect(autocommit=True) as connection:
+        with history.owned(server).connect(autocommit=True) as connection:
             _load(report, connection, subscriptions)
             _measure(report, process, database, connection, subscriptions)
     finally:

@@ -19,7 +19,6 @@ from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.execution import QUIET, dagster_instance, run_job
 from metering_pipeline.jobs import LANDING_TO_HOURLY
 from metering_pipeline.partitions import HOUR_FORMAT, RANGE_END, RANGE_START
-from metering_pipeline.postgres import open_database
 
 STEPS = {"landing__usage_events": "landing", "ledger": "ledger", "rollups": "rollups"}
 """The steps that write; the others are checks."""
@@ -32,7 +31,7 @@ def measure_hours(report: Report, home: Path, events_per_day: int, hours: int) -
         configured = settings.load()
         with dagster_instance() as instance:
             run_job(instance, "catalog")
-            history.publish_catalog(open_database(configured))
+            history.publish_catalog(history.owned(server))
             events = _write_hours(report, Path(configured.landing_root), events_per_day, hours)
             process = server.process()
             assert process is not None  # noqa: S101  (the instance is in it)
