@@ -33,6 +33,10 @@ def issue_date(console: Console, billing_date: date, preview: bool) -> None:
         if preview:
             run_job(instance, "drafts")
             _print_report(console, issuing.preview(database, billing_date, configured.now()))
+            with database.connect() as connection:
+                stopped = issuing.why_stopped(connection)
+            if stopped is not None:
+                console.print(f"{escape(stopped)} Nothing goes until it is resumed.", style="bold")
             return
         run_billing(instance, billing_date)
     with database.connect() as connection:

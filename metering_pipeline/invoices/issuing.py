@@ -301,14 +301,21 @@ def _pin_and_drop(connection: psycopg.Connection, documents: Sequence[Document])
         connection.execute(statement(PACKAGE, name), numbers)
 
 
-def _require_switched_on(connection: psycopg.Connection) -> None:
+def why_stopped(connection: psycopg.Connection) -> str | None:
+    """Who stopped all issuing, when and why; None while it goes on."""
     (switch,) = rows(connection, PACKAGE, "switch_state")
-    if switch.stopped:
-        raise IssuingStoppedError(
-            f"Issuing was stopped by {switch.changed_by} at "
-            f"{switch.changed_at.astimezone(UTC):%Y-%m-%dT%H:%MZ}: {switch.reason}. "
-            "Resume it first; a preview is possible all the same."
-        )
+    if not switch.stopped:
+        return None
+    return (
+        f"Issuing was stopped by {switch.changed_by} at "
+        f"{switch.changed_at.astimezone(UTC):%Y-%m-%dT%H:%MZ}: {switch.reason}."
+    )
+
+
+def _require_switched_on(connection: psycopg.Connection) -> None:
+    stopped = why_stopped(connection)
+    if stopped is not None:
+        raise IssuingStoppedError(f"{stopped} Resume it first; a preview is possible all the same.")
 
 
 def _switch(database: Database, stopped: bool, by: str, why: str, now: datetime) -> None:

@@ -52,9 +52,13 @@ def test_run_preview_issue_state_and_status(dagster_storage: Pipeline, tmp_path:
     assert pipeline.rows("select count(*) from ledger.usage_events") == [(1,)]
     assert pipeline.rows("select reason from landing.rejected_events") == [("missing_field",)]
 
+    switch = "update invoices.issuing_switch set stopped = %s, changed_by = 'ana', reason = 'audit'"
+    pipeline.execute(switch, True)
     preview = metering("issue", "--date", "2026-02-05", "--preview")
     assert preview.returncode == 0, preview.stderr
     assert "Would be issued" in preview.stdout
+    assert "Issuing was stopped by ana" in preview.stdout
+    pipeline.execute(switch, False)
     assert pipeline.rows("select count(*) from invoices.issued_invoices") == [(0,)]
 
     issued = metering("issue", "--date", "2026-02-05")
