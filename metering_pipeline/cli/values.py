@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from metering_pipeline.reconciliation.difference_causes import Span
 
 
-class Hour(click.ParamType[datetime]):
-    """An hour in UTC, written 2026-01-31T13."""
+class _Moment(click.ParamType[datetime]):
+    """An instant, however it is written: ``parse`` raises ValueError with what to write."""
 
-    name = "hour"
+    def parse(self, text: str) -> datetime:
+        raise NotImplementedError
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -24,9 +25,18 @@ class Hour(click.ParamType[datetime]):
         if isinstance(value, datetime):
             return value
         try:
-            return parse_hour(str(value))
+            return self.parse(str(value))
         except ValueError as error:
             self.fail(f"{value!r}: {error}", param, ctx)
+
+
+class Hour(_Moment):
+    """An hour in UTC, written 2026-01-31T13."""
+
+    name = "hour"
+
+    def parse(self, text: str) -> datetime:
+        return parse_hour(text)
 
 
 class Day(click.ParamType[date]):
@@ -59,36 +69,25 @@ class Amount(click.ParamType[Decimal]):
         return Decimal(text)
 
 
-class Instant(click.ParamType[datetime]):
+class Instant(_Moment):
     """An instant with its offset, written 2026-01-31T13:00:00Z."""
 
     name = "instant"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        if isinstance(value, datetime):
-            return value
-        try:
-            return parse_instant(str(value))
-        except ValueError as error:
-            self.fail(f"{value!r}: {error}", param, ctx)
+    def parse(self, text: str) -> datetime:
+        return parse_instant(text)
 
 
-class Month(click.ParamType[datetime]):
+class Month(_Moment):
     """A calendar month in UTC, written 2026-01."""
 
     name = "month"
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime:
-        if isinstance(value, datetime):
-            return value
+    def parse(self, text: str) -> datetime:
         try:
-            return datetime.strptime(str(value), "%Y-%m").replace(tzinfo=UTC)
+            return datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
         except ValueError:
-            self.fail(f"{value!r}: write a month as 2026-01", param, ctx)
+            raise ValueError("write a month as 2026-01") from None
 
 
 class Quantity(click.ParamType[Decimal]):
