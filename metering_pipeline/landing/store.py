@@ -28,9 +28,6 @@ from metering_pipeline.settings import HOUR, Settings
 Progress = Callable[[str], object]
 """Called with a line of text after each landing hour."""
 
-ANALYZED_EVENTS = 50_000
-"""After so many events the hour's partition gets new statistics; fewer change no plan that matters."""
-
 REJECTED_BYTES = 8 << 20
 """Rejected records are written whenever they have gathered so many bytes: memory stays bounded."""
 
@@ -175,14 +172,13 @@ class Store:
             landed = LandedHour(landed_hour, unknown=tuple(contents.unknown))
             current = self._current_versions(landed_hour) if files else {}
             versions = [self._land_file(file, current.get(file.key), now, landed) for file in files]
-            if landed.accepted >= ANALYZED_EVENTS:
-                # The planner would take the new hour for empty, and choose for what reads it accordingly.
-                self._execute(
-                    "select catalog.renew_statistics($1::text::regclass, '{landed_hour,file_id}')",
-                    f"landing.usage_events_{landed_hour:%Y%m%d}",
-                )
             said = self._read_manifests(landed_hour, manifests)
             self._execute("select pg_advisory_xact_lock($1::bigint)", PIPELINE_LOCK)
+            if landed.accepted:
+                self._execute(
+                    "select catalog.make_hours_known('landing', 'usage_events', array[$1::text::date])",
+                    f"{landed_hour:%Y-%m-%d}",
+                )
             for each in said:
                 self._write_manifest(each, now)
             landed.manifests_landed = sum(each.manifest is not None for each in said)

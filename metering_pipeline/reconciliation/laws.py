@@ -5,16 +5,16 @@ for; L4 has one a UTC month of usage; L5 one a billing date.
 Every evaluation adds a row for the window (tenant_id null) and one for each tenant that failed.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import class_row
-from psycopg.types.json import Jsonb
 
 from metering_pipeline.reconciliation.documents import document_findings
 from metering_pipeline.reconciliation.statements import rows, statement
@@ -97,14 +97,9 @@ def evaluate_day_of_usage(
 def _evaluate(
     connection: psycopg.Connection, name: str, start: datetime, end: datetime, now: datetime
 ) -> list[LawResult]:
-    parameters = {
-        "evaluation_id": _next_evaluation(connection),
-        "window_start": start,
-        "window_end": end,
-        "now": now,
-    }
-    with connection.cursor(row_factory=class_row(LawResult)) as cursor:
-        return cursor.execute(statement(PACKAGE, name), parameters).fetchall()
+    # A query that only reads may use more than one process; one that inserts may not.
+    found = rows(connection, PACKAGE, name, {"window_start": start, "window_end": end})
+    return _keep(connection, name.partition("_")[0], found, now)
 
 
 def law_state(connection: psycopg.Connection) -> list[LawState]:
@@ -128,26 +123,40 @@ def law_state(connection: psycopg.Connection) -> list[LawState]:
 def _evaluate_documents(
     connection: psycopg.Connection, start: datetime, end: datetime, now: datetime
 ) -> list[LawResult]:
-    evaluation_id = _next_evaluation(connection)
-    results = [
-        LawResult("L5", window_start, window_end, tenant_id, passed, figures, now)
+    found = [
+        _Finding(window_start, window_end, tenant_id, passed, json.dumps(figures))
         for window_start, window_end, tenant_id, passed, figures in document_findings(
             connection, start, end
         )
     ]
-    _keep(connection, evaluation_id, results)
-    return results
+    return _keep(connection, "L5", found, now)
 
 
-def _keep(connection: psycopg.Connection, evaluation_id: int, results: Sequence[LawResult]) -> None:
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            statement(PACKAGE, "keep_result"),
-            [
-                {**vars(result), "evaluation_id": evaluation_id, "figures": Jsonb(result.figures)}
-                for result in results
-            ],
-        )
+class _Finding(NamedTuple):
+    """What is found of a window, or of a tenant that failed in it; the figures as JSON text, which keeps them exact."""
+
+    window_start: datetime
+    window_end: datetime
+    tenant_id: str | None
+    passed: bool
+    figures: str
+
+
+def _keep(
+    connection: psycopg.Connection, law: str, found: Sequence[_Finding], now: datetime
+) -> list[LawResult]:
+    parameters = {
+        "evaluation_id": _next_evaluation(connection),
+        "law": law,
+        "now": now,
+        "window_starts": [each.window_start for each in found],
+        "window_ends": [each.window_end for each in found],
+        "tenant_ids": [each.tenant_id for each in found],
+        "passed": [each.passed for each in found],
+        "figures": [each.figures for each in found],
+    }
+    with connection.cursor(row_factory=class_row(LawResult)) as cursor:
+        return cursor.execute(statement(PACKAGE, "keep_results"), parameters).fetchall()
 
 
 def _next_evaluation(connection: psycopg.Connection) -> int:

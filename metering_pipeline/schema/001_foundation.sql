@@ -76,40 +76,53 @@ begin
 end
 $$;
 
--- Brings the block range indexes of a table's day partitions up to date. New blocks that they do not know yet are
--- read by every search, until autovacuum comes by.
-create function catalog.summarize_day_partitions(parent_schema text, parent_table text, days date[])
+-- Makes known what this transaction has added to days: to the block range indexes, whose new blocks are read by every
+-- search until autovacuum comes by, and, where it is much, to the planner, which takes a new hour for empty. A day has
+-- few hours and files: a third of the rows that statistics are usually made of is enough.
+create function catalog.make_hours_known(parent_schema text, parent_table text, days date[])
 returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set default_statistics_target = 30 as $$
 declare
-    parent_oid oid := format('%I.%I', parent_schema, parent_table)::regclass;
+    known_columns text;
+    partition regclass;
 begin
-    if (parent_schema, parent_table) not in (('landing', 'usage_events'), ('ledger', 'usage_events')) then
+    known_columns := case parent_schema || '.' || parent_table
+        when 'landing.usage_events' then 'landed_hour, file_id'
+        when 'ledger.usage_events' then 'landed_hour'
+    end;
+    if known_columns is null then
         raise exception 'table %.% is not partitioned by day', parent_schema, parent_table;
     end if;
-    perform brin_summarize_new_values(pg_index.indexrelid)
-    from unnest(days) as wanted (day)
-    inner join pg_inherits
-        on inhparent = parent_oid
-            and inhrelid = to_regclass(format('%I.%I', parent_schema, parent_table || to_char(day, '_YYYYMMDD')))
-    inner join pg_index on pg_index.indrelid = pg_inherits.inhrelid
-    inner join pg_class on pg_class.oid = pg_index.indexrelid
-    inner join pg_am on pg_am.oid = pg_class.relam and pg_am.amname = 'brin';
+    for partition in
+        select inhrelid
+        from unnest(days) as wanted (day)
+        inner join pg_inherits
+            on inhparent = format('%I.%I', parent_schema, parent_table)::regclass
+                and inhrelid = to_regclass(format('%I.%I', parent_schema, parent_table || to_char(day, '_YYYYMMDD')))
+    loop
+        perform brin_summarize_new_values(pg_index.indexrelid)
+        from pg_index
+        inner join pg_class on pg_class.oid = pg_index.indexrelid
+        inner join pg_am on pg_am.oid = pg_class.relam and pg_am.amname = 'brin'
+        where pg_index.indrelid = partition;
+        if pg_stat_get_xact_tuples_inserted(partition) >= 50000 then
+            execute format('analyze %s (%s)', partition, known_columns);
+        end if;
+    end loop;
 end
 $$;
 
--- New statistics of a table, or of some of its columns: only the owner may analyze it (a role of its own can be
--- allowed to from PostgreSQL 17 on).
-create function catalog.renew_statistics(of_table regclass, of_columns text[] default '{}')
+-- New statistics of a table: only the owner may analyze it (a role of its own can be allowed to from PostgreSQL 17 on).
+create function catalog.renew_statistics(of_table regclass)
 returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     if not exists (select 1 from pg_class where oid = of_table and relowner = current_user::regrole) then
         raise exception '% is no table of the pipeline', of_table;
     end if;
-    execute format(
-        'analyze %s%s', of_table, (select ' (' || string_agg(quote_ident(name), ', ') || ')' from unnest(of_columns) as name)
-    );
+    execute format('analyze %s', of_table);
 end
 $$;
 

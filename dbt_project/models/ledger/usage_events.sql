@@ -369,8 +369,8 @@ select distinct
 from booked
 on conflict do nothing;
 
--- 8. Who looks for what landed in these hours finds it without reading what is new.
-select catalog.summarize_day_partitions('ledger', 'usage_events', array(
+-- 8. Who looks for what landed in these hours finds it without reading the rest of its day.
+select catalog.make_hours_known('ledger', 'usage_events', array(
     select (day at time zone 'UTC')::date
     from (
         select distinct date_bin('1 day', occurred_at, '2000-01-01 00:00:00+00'::timestamptz) as day

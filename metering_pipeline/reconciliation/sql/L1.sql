@@ -223,18 +223,11 @@ results as (
     from tenant_rows
 )
 
-insert into reconciliation.law_results (
-    evaluation_id, law, window_start, window_end, tenant_id, passed, figures, evaluated_at
-)
 select
-    %(evaluation_id)s,
-    'L1',
-    landed_hour,
-    landed_hour + interval '1 hour',
+    landed_hour as window_start,
+    landed_hour + interval '1 hour' as window_end,
     tenant_id,
     passed,
-    figures,
-    %(now)s
+    figures::text as figures
 from results
 order by landed_hour, tenant_id nulls first
-returning law, window_start, window_end, tenant_id, passed, figures, evaluated_at

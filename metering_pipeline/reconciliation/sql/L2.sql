@@ -6,10 +6,15 @@ landed as (
         events.tenant_id,
         count(*) as landed
     from landing.usage_events as events
-    inner join landing.files on events.file_id = files.file_id
     where
         events.landed_hour >= %(window_start)s and events.landed_hour < %(window_end)s
-        and files.superseded_by is null
+        and events.file_id = any(array(
+            select files.file_id
+            from landing.files
+            where
+                files.landed_hour >= %(window_start)s and files.landed_hour < %(window_end)s
+                and files.superseded_by is null
+        ))
     group by events.landed_hour, events.tenant_id
 ),
 
@@ -121,18 +126,11 @@ results as (
     where not passed
 )
 
-insert into reconciliation.law_results (
-    evaluation_id, law, window_start, window_end, tenant_id, passed, figures, evaluated_at
-)
 select
-    %(evaluation_id)s,
-    'L2',
-    landed_hour,
-    landed_hour + interval '1 hour',
+    landed_hour as window_start,
+    landed_hour + interval '1 hour' as window_end,
     tenant_id,
     passed,
-    figures,
-    %(now)s
+    figures::text as figures
 from results
 order by landed_hour, tenant_id nulls first
-returning law, window_start, window_end, tenant_id, passed, figures, evaluated_at

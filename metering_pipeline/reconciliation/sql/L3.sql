@@ -23,13 +23,20 @@ landed_bytes as (
             end || chr(31) || events.properties, 'UTF8'
         )) as payload_bytes
     from landing.usage_events as events
-    inner join landing.files on events.file_id = files.file_id and files.superseded_by is null
     cross join lateral (
         select
             trunc(extract(epoch from events.occurred_at - '1970-01-01 00:00:00+00'::timestamptz) * 1000000)::bigint
                 as since_1970
     ) as micros
-    where events.landed_hour >= %(window_start)s and events.landed_hour < %(window_end)s
+    where
+        events.landed_hour >= %(window_start)s and events.landed_hour < %(window_end)s
+        and events.file_id = any(array(
+            select files.file_id
+            from landing.files
+            where
+                files.landed_hour >= %(window_start)s and files.landed_hour < %(window_end)s
+                and files.superseded_by is null
+        ))
 ),
 
 landed_terms as (
@@ -256,6 +263,21 @@ signed_events as not materialized (
         and voids.landed_hour < events.landed_hour
 ),
 
+-- What is the same for all events is worked out once a metric.
+metrics as not materialized (
+    select
+        metric,
+        event_type,
+        aggregation,
+        value_property,
+        dimensions,
+        filter,
+        filter = '{}' as reads_all
+    from catalog.metrics
+    offset 0
+),
+
+-- Every event with each metric that reads it; with none (null) if its event type is unmetered.
 metered_events as not materialized (
     select
         events.booked_hour,
@@ -297,63 +319,76 @@ metered_events as not materialized (
         ('x' || encode(substring(uuid_send(events.fingerprint) from 9 for 8), 'hex'))::bit(64)::bigint as event_term,
         ('x' || encode(substring(uuid_send(events.payload_hash) from 9 for 8), 'hex'))::bit(64)::bigint as payload_term
     from signed_events as events
-    inner join catalog.metrics
-        on events.event_type = metrics.event_type and events.properties @> metrics.filter
+    left join metrics
+        on
+            events.event_type = metrics.event_type
+            and (metrics.reads_all or events.properties @> metrics.filter)
+    where metrics.metric is not null or events.event_type not in (select known.event_type from catalog.metrics as known)
 ),
 
-readable_events as not materialized (
-    select *
-    from metered_events
-    where
-        value > '-Infinity'::numeric
-        and value < 'Infinity'::numeric
-        and (
-            octet_length(dimensions::text) <= 255
-            or not exists (
-                select 1
-                from jsonb_each_text(metered_events.dimensions) as pairs (name, content)
-                where octet_length(pairs.content) > 255
-            )
-        )
-),
-
--- What no metric reads, and what a metric cannot read. Neither is usage, and neither may be forgotten: the one is
--- warned of, the other holds invoices.
-unread_events as (
+-- All of it in one pass. What cannot be read is judged once a group: by whether it has a value, and by its dimensions.
+grouped as not materialized (
     select
         booked_hour as landed_hour,
         tenant_id,
         event_type,
         metric,
         hour,
-        sum(sign) as ledger_count,
-        0 as noted_count
-    from metered_events
-    where
-        (value > '-Infinity'::numeric and value < 'Infinity'::numeric) is not true
-        or (
-            octet_length(dimensions::text) > 255
-            and exists (
+        dimensions,
+        (value > '-Infinity'::numeric and value < 'Infinity'::numeric) is true as has_value,
+        sum(sign) as event_count,
+        sum(case when sign > 0 then value else -value end) as value_sum,
+        sum(
+            sign * value * (extract(epoch from hour) + extract(epoch from occurred_at - hour))
+        ) filter (where aggregation = 'weighted_sum') as value_moment,
+        min(value) filter (where sign > 0) as value_min,
+        max(value) filter (where sign > 0) as value_max,
+        coalesce(sum(event_term) filter (where sign > 0), 0)
+        - coalesce(sum(event_term) filter (where sign < 0), 0) as event_digest,
+        coalesce(sum(payload_term) filter (where sign > 0), 0)
+        - coalesce(sum(payload_term) filter (where sign < 0), 0) as payload_digest
+    from (select * from metered_events offset 0) as events
+    group by
+        booked_hour, tenant_id, event_type, metric, hour, dimensions,
+        (value > '-Infinity'::numeric and value < 'Infinity'::numeric) is true
+),
+
+judged_groups as materialized (
+    select
+        *,
+        metric is not null
+        and has_value
+        and (
+            octet_length(dimensions::text) <= 255
+            or not exists (
                 select 1
-                from jsonb_each_text(metered_events.dimensions) as pairs (name, content)
+                from jsonb_each_text(grouped.dimensions) as pairs (name, content)
                 where octet_length(pairs.content) > 255
             )
-        )
-    group by booked_hour, tenant_id, event_type, metric, hour
-    union all
+        ) as readable
+    from grouped
+),
+
+recomputed as (
+    select *
+    from judged_groups
+    where readable
+),
+
+-- What no metric reads, and what a metric cannot read. Neither is usage, and neither may be forgotten: the one is
+-- warned of, the other holds invoices.
+unread_events as (
     select
-        booked_hour as landed_hour,
+        landed_hour,
         tenant_id,
         event_type,
-        null as metric,
-        date_bin('1 hour', occurred_at, '1970-01-01 00:00:00+00'::timestamptz) as hour,
-        sum(sign) as ledger_count,
+        metric,
+        hour,
+        sum(event_count) as ledger_count,
         0 as noted_count
-    from signed_events
-    where event_type not in (select metrics.event_type from catalog.metrics)
-    group by
-        booked_hour, tenant_id, event_type,
-        date_bin('1 hour', occurred_at, '1970-01-01 00:00:00+00'::timestamptz)
+    from judged_groups
+    where not readable
+    group by landed_hour, tenant_id, event_type, metric, hour
 ),
 
 noted_events as (
@@ -380,6 +415,22 @@ noted_events as (
     where landed_hour >= %(window_start)s and landed_hour < %(window_end)s
 ),
 
+readable_events as not materialized (
+    select *
+    from metered_events
+    where
+        value > '-Infinity'::numeric
+        and value < 'Infinity'::numeric
+        and (
+            octet_length(dimensions::text) <= 255
+            or not exists (
+                select 1
+                from jsonb_each_text(metered_events.dimensions) as pairs (name, content)
+                where octet_length(pairs.content) > 255
+            )
+        )
+),
+
 latest_events as (
     select distinct on (booked_hour, tenant_id, metric, hour, dimensions)
         booked_hour as landed_hour,
@@ -393,29 +444,6 @@ latest_events as (
     from readable_events
     where aggregation = 'latest' and sign > 0
     order by booked_hour, tenant_id, metric, hour, dimensions, occurred_at desc, fingerprint desc
-),
-
-recomputed as (
-    select
-        booked_hour as landed_hour,
-        tenant_id,
-        metric,
-        hour,
-        dimensions,
-        event_type,
-        sum(sign) as event_count,
-        sum(case when sign > 0 then value else -value end) as value_sum,
-        sum(
-            sign * value * (extract(epoch from hour) + extract(epoch from occurred_at - hour))
-        ) filter (where aggregation = 'weighted_sum') as value_moment,
-        min(value) filter (where sign > 0) as value_min,
-        max(value) filter (where sign > 0) as value_max,
-        coalesce(sum(event_term) filter (where sign > 0), 0)
-        - coalesce(sum(event_term) filter (where sign < 0), 0) as event_digest,
-        coalesce(sum(payload_term) filter (where sign > 0), 0)
-        - coalesce(sum(payload_term) filter (where sign < 0), 0) as payload_digest
-    from readable_events
-    group by booked_hour, tenant_id, metric, hour, dimensions, event_type
 ),
 
 -- The single values, where sums are not enough, bucket by bucket.
@@ -945,18 +973,11 @@ results as (
     from failing
 )
 
-insert into reconciliation.law_results (
-    evaluation_id, law, window_start, window_end, tenant_id, passed, figures, evaluated_at
-)
 select
-    %(evaluation_id)s,
-    'L3',
-    landed_hour,
-    landed_hour + interval '1 hour',
+    landed_hour as window_start,
+    landed_hour + interval '1 hour' as window_end,
     tenant_id,
     passed,
-    figures,
-    %(now)s
+    figures::text as figures
 from results
 order by landed_hour, tenant_id nulls first
-returning law, window_start, window_end, tenant_id, passed, figures, evaluated_at

@@ -301,18 +301,11 @@ results as (
     from failing
 )
 
-insert into reconciliation.law_results (
-    evaluation_id, law, window_start, window_end, tenant_id, passed, figures, evaluated_at
-)
 select
-    %(evaluation_id)s,
-    'L3',
-    %(window_start)s,
-    %(window_end)s,
+    %(window_start)s::timestamptz as window_start,
+    %(window_end)s::timestamptz as window_end,
     tenant_id,
     passed,
-    figures,
-    %(now)s
+    figures::text as figures
 from results
 order by tenant_id nulls first
-returning law, window_start, window_end, tenant_id, passed, figures, evaluated_at

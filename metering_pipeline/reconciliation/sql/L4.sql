@@ -675,18 +675,11 @@ results as (
     where tenant_id is not null
 )
 
-insert into reconciliation.law_results (
-    evaluation_id, law, window_start, window_end, tenant_id, passed, figures, evaluated_at
-)
 select
-    %(evaluation_id)s,
-    'L4',
-    month at time zone 'UTC',
-    (month + interval '1 month') at time zone 'UTC',
+    month at time zone 'UTC' as window_start,
+    (month + interval '1 month') at time zone 'UTC' as window_end,
     tenant_id,
     passed,
-    figures,
-    %(now)s
+    figures::text as figures
 from results
 order by month, tenant_id nulls first
-returning law, window_start, window_end, tenant_id, passed, figures, evaluated_at
