@@ -90,7 +90,7 @@ declare
 begin
     known_columns := case parent_schema || '.' || parent_table
         when 'landing.usage_events' then 'landed_hour, file_id'
-        when 'ledger.usage_events' then 'landed_hour'
+        when 'ledger.usage_events' then 'landed_hour, occurred_at'
     end;
     if known_columns is null then
         raise exception 'table %.% is not partitioned by day', parent_schema, parent_table;

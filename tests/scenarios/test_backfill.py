@@ -24,6 +24,7 @@ from metering_pipeline.partitions import Window
 from metering_pipeline.settings import HOUR, PROJECT_ROOT
 from tests.scenarios.conftest import Pipeline
 from tests.scenarios.test_ledger_guards import seeded_metrics
+from tests.soak import rows
 from tests.soak.histories import EVENTS, NAMES
 from tests.soak.posting import through_dbt
 from tests.soak.world import HOURS, LOOKBACK, SAMPLE, World
@@ -71,10 +72,10 @@ def test_any_way_through_the_hours_gives_the_same_rows(
         assert pipeline.rows("select * from ledger.pending") == []
         snapshots.append(snapshot(pipeline))
     range_run, in_order, out_of_order = snapshots
-    for table, rows in range_run.items():
-        assert in_order[table] == rows, table
-        assert out_of_order[table] == rows, table
-    counts = {table: rows.total() for table, rows in range_run.items()}
+    for table, found in range_run.items():
+        assert in_order[table] == found, table
+        assert out_of_order[table] == found, table
+    counts = {table: found.total() for table, found in range_run.items()}
     assert counts["ledger.usage_events"] == sample.events.total()
     assert counts["ledger.duplicates"] == sample.duplicates
     assert counts["ledger.voids"] == sample.voids
@@ -119,8 +120,8 @@ def test_a_backfill_cut_off_half_way_goes_on_to_the_same_rows(
         assert 0 < hours < len(three_days.landing_hours), "it was too fast to be cut off"
     pipeline.run(first, last)
     pipeline.run(last + HOUR, last + 12 * HOUR)
-    for table, rows in snapshot(pipeline).items():
-        assert in_order[table] == rows, table
+    for table, found in snapshot(pipeline).items():
+        assert in_order[table] == found, table
 
 
 def test_a_changed_metric_is_rolled_up_over_all_hours(
@@ -210,17 +211,5 @@ def one_by_one(pipeline: Pipeline, hours: Sequence[datetime]) -> None:
 
 
 def snapshot(pipeline: Pipeline) -> dict[str, Counter[str]]:
-    """Every table's rows, as text, with how often each is there."""
-    tables = pipeline.rows(
-        """
-        select table_schema || '.' || table_name
-        from information_schema.tables
-        where table_schema = any(%s) and table_name !~ '_[0-9]{8}$'
-        order by 1
-        """,
-        STAGES,
-    )
-    return {
-        table: Counter(str(row) for (row,) in pipeline.rows(ROWS.format(table)))
-        for (table,) in tables
-    }
+    with pipeline.database.connect() as connection:
+        return rows.snapshot(connection)

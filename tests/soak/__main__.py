@@ -1,20 +1,22 @@
-"""``python -m tests.soak histories|kills|server-kills``: crashes and any order of things change no total.
+"""``python -m tests.soak histories|kills|server-kills|backfill``: crashes and any order of things change no total.
 
 Several may be named, each with its options; each works on a server of its own and leaves nothing.
 """
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import click
 from hypothesis import HealthCheck, given, seed, settings
 
 from tests.conftest import CARELESS  # whose import also scrubs the environment, as for the tests
-from tests.soak import crashes
+from tests.soak import backfill, crashes
 from tests.soak.histories import Step, histories, live_through
 from tests.soak.posting import RecordedModels
 from tests.soak.servers import own_server, publish_catalog
@@ -87,6 +89,16 @@ def kill_servers(count: int, chosen: int) -> None:
     """Kill the whole PostgreSQL server with SIGKILL, start it and the pipeline again, compare."""
     started = time.monotonic()
     click.echo(f"\n{crashes.kill_servers(count, chosen, reporter(started))}")
+
+
+@cli.command("backfill")
+@click.option("--hours", type=click.IntRange(1), default=720, show_default=True)
+@click.option("--events", type=click.IntRange(1), default=60_000, show_default=True)
+def compare_backfill(hours: int, events: int) -> None:
+    """Run a month of landing hours as one run and hour by hour through Dagster, compare every row."""
+    with tempfile.TemporaryDirectory(prefix="metering-soak-") as folder:
+        seen = backfill.compare(hours, events, Path(folder), reporter(time.monotonic()))
+    click.echo(f"\n{seen}")
 
 
 def reporter(started: float) -> Callable[[str], None]:
