@@ -70,7 +70,10 @@ select
     {{ hour_of('events.occurred_at') }}
 from ledger.voids
 inner join ledger.usage_events as events
-    on voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+    on
+        voids.tenant_id = events.tenant_id
+        and voids.occurred_at = events.occurred_at
+        and voids.fingerprint = events.fingerprint
 where {{ condition }}
 {%- endmacro %}
 

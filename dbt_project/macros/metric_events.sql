@@ -119,7 +119,8 @@ select
             select 1
             from ledger.voids
             where
-                voids.occurred_at = events.occurred_at
+                voids.tenant_id = events.tenant_id
+                and voids.occurred_at = events.occurred_at
                 and voids.fingerprint = events.fingerprint
                 and voids.landed_hour < {{ landed_before }}
         )

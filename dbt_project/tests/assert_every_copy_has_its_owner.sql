@@ -6,6 +6,7 @@
 
 with copies as (
     select
+        tenant_id,
         occurred_at,
         fingerprint,
         file_id,
@@ -17,6 +18,7 @@ with copies as (
         and landed_hour < {{ window_end() }}
     union all
     select
+        tenant_id,
         occurred_at,
         fingerprint,
         file_id,
@@ -30,5 +32,8 @@ with copies as (
 select copies.*
 from copies
 left join {{ ref('usage_events') }} as owners
-    on copies.occurred_at = owners.occurred_at and copies.fingerprint = owners.fingerprint
+    on
+        copies.tenant_id = owners.tenant_id
+        and copies.occurred_at = owners.occurred_at
+        and copies.fingerprint = owners.fingerprint
 where owners.fingerprint is null

@@ -440,6 +440,17 @@ def test_periods_tile_every_subscription(
     assert uncovered == []
 
 
+def test_a_run_before_the_first_landed_hour_takes_no_period_away(
+    metered: Company, make_periods: Rate
+) -> None:
+    metered.subscribe("early", "plan", start="2026-01-01T00:00:00Z")
+    make_periods()
+    assert metered.rows("select * from rating.billing_periods") == []
+    metered.land_until("2026-02-02T00:00:00Z")
+    make_periods()
+    assert starts(metered, "early")[:2] == instants("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z")
+
+
 def test_wall_times_that_repeat_or_are_left_out(company: Company, rate: Rate) -> None:
     """One that repeats is its first occurrence, one left out moves with the clock: by any amount."""
     company.land_until("2026-12-02T00:00:00Z")

@@ -95,7 +95,7 @@ def kill_servers(count: int, chosen: int) -> None:
 @click.option("--hours", type=click.IntRange(1), default=720, show_default=True)
 @click.option("--events", type=click.IntRange(1), default=60_000, show_default=True)
 def compare_backfill(hours: int, events: int) -> None:
-    """Run a month of landing hours as one run and hour by hour through Dagster, compare every row."""
+    """Run a month of landing hours as one run through Dagster and hour by hour; compare every row."""
     with tempfile.TemporaryDirectory(prefix="metering-soak-") as folder:
         seen = backfill.compare(hours, events, Path(folder), reporter(time.monotonic()))
     click.echo(f"\n{seen}")

@@ -20,7 +20,10 @@ where
     and not exists (
         select 1
         from ledger.voids
-        where voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+        where
+            voids.tenant_id = events.tenant_id
+            and voids.occurred_at = events.occurred_at
+            and voids.fingerprint = events.fingerprint
     );
 
 -- Looked for anew; and older ones that are voided or withdrawn by now.
@@ -30,12 +33,18 @@ where
     or exists (
         select 1
         from ledger.voids
-        where voids.occurred_at = suspects.occurred_at and voids.fingerprint = suspects.fingerprint
+        where
+            voids.tenant_id = suspects.tenant_id
+            and voids.occurred_at = suspects.occurred_at
+            and voids.fingerprint = suspects.fingerprint
     )
     or not exists (
         select 1
         from ledger.usage_events as events
-        where events.occurred_at = suspects.occurred_at and events.fingerprint = suspects.fingerprint
+        where
+            events.tenant_id = suspects.tenant_id
+            and events.occurred_at = suspects.occurred_at
+            and events.fingerprint = suspects.fingerprint
     );
 
 insert into ledger.suspects

@@ -134,6 +134,7 @@ delete from remaining
 using {{ this }} as posted
 where
     not ({{ in_its_hour | replace('batch.', 'remaining.') }})
+    and posted.tenant_id = remaining.tenant_id
     and posted.occurred_at = remaining.occurred_at
     and posted.fingerprint = remaining.fingerprint
     and posted.file_id = remaining.file_id
@@ -145,6 +146,7 @@ using ledger.{{ table }}
 where
     {{ table }}.landed_hour >= {{ window_start() }}
     and {{ table }}.landed_hour < {{ window_end() }}
+    and {{ table }}.tenant_id = remaining.tenant_id
     and {{ table }}.occurred_at = remaining.occurred_at
     and {{ table }}.fingerprint = remaining.fingerprint
     and {{ table }}.file_id = remaining.file_id
@@ -166,6 +168,7 @@ analyze superseded;
 create temporary table contested on commit drop as
 {% for table in ['usage_events', 'duplicates', 'conflicts', 'voids'] -%}
 select
+    {{ table }}.tenant_id,
     {{ table }}.occurred_at,
     {{ table }}.fingerprint
 from ledger.{{ table }}
@@ -178,6 +181,7 @@ where
 union
 {% endfor -%}
 select
+    tenant_id,
     occurred_at,
     fingerprint
 from remaining;
@@ -197,7 +201,10 @@ with known as (
         '{{ table }}' as stands_in
     from contested
     inner join ledger.{{ table }}
-        on contested.occurred_at = {{ table }}.occurred_at and contested.fingerprint = {{ table }}.fingerprint
+        on
+            contested.tenant_id = {{ table }}.tenant_id
+            and contested.occurred_at = {{ table }}.occurred_at
+            and contested.fingerprint = {{ table }}.fingerprint
     union all
     {% endfor -%}
     select
@@ -243,6 +250,7 @@ using copies
 where
     copies.stands_in = '{{ table }}'
     and copies.belongs_to is distinct from '{{ table }}'
+    and {{ table }}.tenant_id = copies.tenant_id
     and {{ table }}.occurred_at = copies.occurred_at
     and {{ table }}.fingerprint = copies.fingerprint
     and {{ table }}.file_id = copies.file_id
@@ -294,7 +302,8 @@ where
         select 1
         from only_former as standing
         where
-            standing.file_key = withdrawn.file_key
+            standing.tenant_id = withdrawn.tenant_id
+            and standing.file_key = withdrawn.file_key
             and standing.kind = withdrawn.kind
             and standing.fingerprint = withdrawn.fingerprint
             and standing.file_id = withdrawn.file_id
@@ -340,7 +349,10 @@ booked as (
         batch.occurred_at
     from batch
     inner join ledger.voids
-        on batch.occurred_at = voids.occurred_at and batch.fingerprint = voids.fingerprint
+        on
+            batch.tenant_id = voids.tenant_id
+            and batch.occurred_at = voids.occurred_at
+            and batch.fingerprint = voids.fingerprint
     {% for moment in ['before', 'after'] -%}
     union all
     select

@@ -24,7 +24,8 @@ set local time zone 'UTC';
 -- 1. What is to be computed.
 create temporary table horizon on commit drop as
 select
-    built_from.horizon as previous,
+    -- before the first landed hour there is no period yet
+    coalesce(built_from.horizon, '-infinity') as previous,
     landed.instant,
     coalesce(published.version <> built_from.catalog_version, true) as catalog_changed
 from rating.built_from

@@ -77,7 +77,10 @@ select
     events.*
 from ledger.voids
 inner join ledger.usage_events as events
-    on voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+    on
+        voids.tenant_id = events.tenant_id
+        and voids.occurred_at = events.occurred_at
+        and voids.fingerprint = events.fingerprint
 where
     greatest(events.landed_hour, voids.landed_hour) = any(rollups.batch_hours())
     and voids.occurred_at >= rollups.batch_starts_at()

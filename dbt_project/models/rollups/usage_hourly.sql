@@ -105,7 +105,10 @@ standing as (
         not exists (
             select 1
             from ledger.voids
-            where voids.occurred_at = events.occurred_at and voids.fingerprint = events.fingerprint
+            where
+                voids.tenant_id = events.tenant_id
+                and voids.occurred_at = events.occurred_at
+                and voids.fingerprint = events.fingerprint
         )
         and events.occurred_at >= (select min(voided.hour) from voided)
         and events.occurred_at < (select max(voided.hour) + interval '1 hour' from voided)
