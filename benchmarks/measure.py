@@ -91,6 +91,8 @@ class Report:
     ratios: list[Ratio] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     hour_runs: list[HourRun] = field(default_factory=list)
+    disk: Mapping[str, float] = field(default_factory=dict)
+    """Bytes an event, by stage."""
 
     def note(self, text: str) -> None:
         self.console.print(f"[dim]{datetime.now():%H:%M:%S}[/dim] {text}")  # noqa: DTZ005  (for the reader's watch)
@@ -124,6 +126,8 @@ class Report:
         ):
             if table.row_count:
                 self.console.print(table)
+        for stage, size in self.disk.items():
+            self.console.print(f"{stage}: {size:.0f} bytes on disk an event, with its indexes")
 
 
 def cost_of(server: psutil.Process, work: Callable[[], object]) -> Cost:

@@ -4,6 +4,7 @@ The server is the embedded one as it is, with autovacuum: without it, successive
 All files are there before the first run, so that the server has no rest between the runs.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -19,6 +20,16 @@ from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.execution import QUIET, dagster_instance, run_job
 from metering_pipeline.jobs import LANDING_TO_HOURLY
 from metering_pipeline.partitions import HOUR_FORMAT, RANGE_END, RANGE_START
+from metering_pipeline.postgres import Database
+
+STAGES = """
+select schemas.nspname, sum(pg_total_relation_size(tables.oid))
+from pg_class as tables
+inner join pg_namespace as schemas on schemas.oid = tables.relnamespace
+where schemas.nspname in ('landing', 'ledger', 'rollups') and tables.relkind = 'r'
+group by schemas.nspname
+order by schemas.nspname
+"""
 
 STEPS = {"landing__usage_events": "landing", "ledger": "ledger", "rollups": "rollups"}
 """The steps that write; the others are checks."""
@@ -40,6 +51,7 @@ def measure_hours(report: Report, home: Path, events_per_day: int, hours: int) -
             for number, count in enumerate(events):
                 landed_hour = FIRST_DAY + number * HOUR
                 report.add_hour(_run_hour(job, instance, process, landed_hour, count))
+            report.disk = _disk(history.owned(server), sum(events))
     finally:
         server.stop()
 
@@ -85,6 +97,12 @@ def _run_hour(
             step = STEPS.get(str(event.step_key), "checks")
             steps[step] += event.step_success_data.duration_ms / 1000
     return HourRun(events, cost, {**steps, "Dagster": cost.wall - sum(steps.values())})
+
+
+def _disk(database: Database, events: int) -> Mapping[str, float]:
+    """The bytes on disk an event, tables with their indexes, of each stage that keeps something of it."""
+    with database.connect() as connection:
+        return {stage: float(size) / events for stage, size in connection.execute(STAGES).fetchall()}
 
 
 def _landing_to_hourly() -> dg.JobDefinition:

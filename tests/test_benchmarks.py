@@ -1,6 +1,7 @@
 """The benchmarks run from end to end; how fast anything is, is not for a test to say."""
 
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -76,12 +77,15 @@ def test_a_small_benchmark_measures_every_step() -> None:
 
 
 def test_hours_run_through_dagster() -> None:
-    measured = rows(benchmark("--events-per-day", "2400", "--through-dagster", "2"))
+    done = benchmark("--events-per-day", "2400", "--through-dagster", "2")
+    measured = rows(done)
     assert [row[0] for row in measured][:2] == ["first", "last"]
     assert measured[-1][:2] == ["all 2", "204"]
     wall, *steps = (float(measured[-1][place]) for place in (2, 5, 6, 7, 8, 9))
     assert sum(steps) == pytest.approx(wall, abs=0.05)
     assert min(steps) > 0
+    disk = re.findall(r"^(\w+): (\d+) bytes on disk an event", done.stdout, re.MULTILINE)
+    assert [stage for stage, size in disk if int(size) > 50] == ["landing", "ledger", "rollups"]
 
 
 def test_what_does_not_fit_on_the_disk_is_not_begun() -> None:

@@ -54,7 +54,9 @@ def compare(hours: int, events: int, folder: Path, progress: Progress) -> str:
     assert as_one.keys() == one_by_one.keys()
     for table, rows in as_one.items():
         only = [*(one_by_one[table] - rows), *(rows - one_by_one[table])]
-        assert not only, f"{table}: {only[0]} is not in both, and so are {len(only) - 1} further rows"
+        assert not only, (
+            f"{table}: {only[0]} is not in both, and so are {len(only) - 1} further rows"
+        )
     return (
         f"{totals.lines:,} records in {hours} landing hours, as one run of {took:.0f} s and hour by hour: the same"
         f" {sum(rows.total() for rows in as_one.values()):,} rows in {len(as_one)} tables"
