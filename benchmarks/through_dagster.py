@@ -102,7 +102,9 @@ def _run_hour(
 def _disk(database: Database, events: int) -> Mapping[str, float]:
     """The bytes on disk an event, tables with their indexes, of each stage that keeps something of it."""
     with database.connect() as connection:
-        return {stage: float(size) / events for stage, size in connection.execute(STAGES).fetchall()}
+        return {
+            stage: float(size) / events for stage, size in connection.execute(STAGES).fetchall()
+        }
 
 
 def _landing_to_hourly() -> dg.JobDefinition:

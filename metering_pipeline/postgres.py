@@ -5,8 +5,9 @@ together with its record in ``catalog.schema_files``.
 """
 
 import hashlib
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from metering_pipeline.embedded_server import DatabaseError, EmbeddedServer, ServerAddress
 from metering_pipeline.errors import hiding_rows
-from metering_pipeline.settings import Settings
+from metering_pipeline.settings import PREFIX, Settings
 
 __all__ = [
     "PIPELINE_LOCK",
@@ -273,17 +274,35 @@ def settings_in_database(settings: Settings) -> dict[str, str]:
     }
 
 
+GUARDS = ("approval", "provider_gate")
+"""Settings that hold invoices back. A shell that lacks one must not take it away in silence."""
+
+
 def _write_settings(connection: psycopg.Connection, settings: Settings, only_new: bool) -> None:
     wanted = settings_in_database(settings)
     present: dict[str, str] = dict(
         connection.execute("select name, value from catalog.settings").fetchall()
     )
+    if not only_new:
+        _keep_guards(wanted, present)
     for name, value in wanted.items():
         if name not in present or (present[name] != value and not only_new):
             connection.execute(
                 "insert into catalog.settings (name, value) values (%s, %s)"
                 " on conflict (name) do update set value = excluded.value",
                 (name, value),
+            )
+
+
+def _keep_guards(wanted: Mapping[str, str], present: Mapping[str, str]) -> None:
+    by_default = settings_in_database(Settings())
+    for name in GUARDS:
+        variable = PREFIX + name.upper()
+        in_force = present.get(name, wanted[name])
+        if variable not in os.environ and wanted[name] == by_default[name] != in_force:
+            raise DatabaseError(
+                f"{variable} is {in_force} in this database, and not set here. Set it to {in_force}, or to"
+                f" {wanted[name]} if invoices shall no longer be held by it."
             )
 
 

@@ -64,6 +64,20 @@ def test_settings_are_written_where_they_differ(database: Database, settings: Se
     assert [(name, value) for name, value, _ in changed] == [("grace_hours", "1")]
 
 
+def test_what_holds_invoices_is_not_taken_away_in_silence(
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = "select value from catalog.settings where name = 'approval'"
+    open_database(replace(settings, approval="required"))
+    with pytest.raises(DatabaseError, match="METERING_APPROVAL is required in this database, and"):
+        open_database(settings)
+    open_database(settings, reading=True)
+    assert rows(database, stored) == [("required",)]
+    monkeypatch.setenv("METERING_APPROVAL", "none")
+    open_database(settings)
+    assert rows(database, stored) == [("none",)]
+
+
 def test_a_changed_file_is_refused(database: Database, schema: Path) -> None:
     file = schema / "003_ledger.sql"
     file.write_text(file.read_text() + "\n-- a later thought\n")

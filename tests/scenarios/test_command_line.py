@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from metering_pipeline.cli import cli
 from metering_pipeline.settings import PROJECT_ROOT
 from tests.scenarios.conftest import Pipeline
 
@@ -131,8 +133,12 @@ def commands_of(page: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line]
 
 
-def test_the_page_for_finance_is_true(dagster_storage: Pipeline) -> None:
-    """Every command of docs/invoices.md, in its order; the credits come before issuing."""
+def test_the_page_for_finance_is_true(
+    dagster_storage: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command of docs/invoices.md, in its order and in this process; the credits come before issuing."""
+    monkeypatch.setenv("METERING_APPROVAL", "required")
+    monkeypatch.setenv("COLUMNS", "200")
     pipeline = dagster_storage
     event = {
         "tenant_id": "acme",
@@ -143,14 +149,14 @@ def test_the_page_for_finance_is_true(dagster_storage: Pipeline) -> None:
     }
     pipeline.drop(HOUR, "events.ndjson", [event])
     pipeline.set_clock(datetime(2026, 2, 6, tzinfo=UTC))
-    assert metering("run", "--hour", "2026-01-31T13").returncode == 0
+    pipeline.run(HOUR)
     commands = commands_of("invoices.md")
     assert len(commands) == 14
     credit = [each for each in commands if each[0] == "credit"]
     shown = {}
     for command in credit + [each for each in commands if each[0] != "credit"]:
-        ran = metering(*command, METERING_APPROVAL="required", COLUMNS="200")
-        assert ran.returncode == 0, (command, ran.stdout, ran.stderr)
+        ran = CliRunner().invoke(cli, command)
+        assert ran.exit_code == 0, (command, ran.stdout, ran.stderr)
         shown[" ".join(command[:2] + [each for each in command if each.startswith("--")][:2])] = (
             ran.stdout
         )
@@ -160,7 +166,11 @@ def test_the_page_for_finance_is_true(dagster_storage: Pipeline) -> None:
         " where refers_to is not null order by 1"
     ) == [("void", "US-000001", "ana"), ("write_off", "US-000002", "ana")]  # fmt: skip
     assert pipeline.rows("select distinct held_since is null from invoices.held_invoices") == []
-    refused = metering("invoice", "void", "US-000001", "--by", "ana", "--why", "again")
+    monkeypatch.delenv("METERING_APPROVAL")
+    again = ("invoice", "void", "US-000001", "--by", "ana", "--why", "again")
+    refused = metering(*again)
+    assert refused.stderr.startswith("error: METERING_APPROVAL is required in this database")
+    refused = metering(*again, METERING_APPROVAL="none")
     assert (refused.returncode, "has a void already" in refused.stderr) == (1, True)
     refused = metering(
         "credit", "grant", "acme", "1,5", "--currency", "USD", "--by", "a", "--why", "b"
