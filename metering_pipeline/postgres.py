@@ -26,6 +26,7 @@ __all__ = [
     "PIPELINE_LOCK",
     "Database",
     "DatabaseError",
+    "embedded_address",
     "embedded_server",
     "open_database",
     "settings_in_database",
@@ -122,6 +123,11 @@ def embedded_server(settings: Settings) -> EmbeddedServer:
     return EmbeddedServer(settings.home)
 
 
+def embedded_address(settings: Settings) -> ServerAddress:
+    """The embedded server, started if need be, its databases as they are. Raises DatabaseError."""
+    return _reach(embedded_server(settings))
+
+
 def database_name(settings: Settings) -> str:
     """The name of the pipeline's database, known without connecting to it."""
     if settings.database_url is None:
@@ -152,7 +158,7 @@ def open_database(settings: Settings, reading: bool = False) -> Database:
         database = Database(url=url, dagster_url=_dagster_url(settings) or url)
         _bring_up(database, settings, reading)
         return database
-    address = _reach(embedded_server(settings))
+    address = embedded_address(settings)
     owner = Database(
         url=address.url(DATABASE_NAME),
         dagster_url=_dagster_url(settings) or address.url(DAGSTER_DATABASE_NAME),
@@ -233,11 +239,18 @@ def _missing_files(connection: psycopg.Connection, folder: Path) -> list[Path]:
             'select file_name, content_sha256 from catalog.schema_files order by file_name collate "C"'
         ).fetchall()
     names = [name for name, _ in recorded]
-    if names != [file.name for file in files[: len(names)]]:
+    expected = [file.name for file in files]
+    if names[: len(expected)] == expected and len(names) > len(expected):
         raise DatabaseError(
-            f"The database's schema consists of {', '.join(names)}; {folder} has "
-            f"{', '.join(file.name for file in files)}. Run the version of the pipeline that wrote "
-            "this database or a newer one; new files are numbered after those applied."
+            f"The database's schema is newer than this version of the pipeline, which has no "
+            f"{', '.join(names[len(expected) :])}. Nothing was done. Run the version that brought it up, or a "
+            "newer one; back to this one lead only backups from before the upgrade (docs/deploy.md)."
+        )
+    if names != expected[: len(names)]:
+        differing = next(pair for pair in zip(names, expected, strict=False) if pair[0] != pair[1])
+        raise DatabaseError(
+            f"The database's schema is of another line of versions: where it has {differing[0]}, {folder} has "
+            f"{differing[1]}. Nothing was done. New files are numbered after those applied."
         )
     for file, (name, content_sha256) in zip(files, recorded, strict=False):
         if hashlib.sha256(file.read_bytes()).hexdigest() != content_sha256:

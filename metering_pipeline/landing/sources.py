@@ -89,7 +89,7 @@ class Source:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._shown = _without_secrets(url)
+        self._shown = without_secrets(url)
         with self._explained():
             filesystem, path = _open(url)
         self._in_folders = filesystem.type_name == "local"
@@ -217,7 +217,7 @@ def _open(url: str) -> tuple[fs.FileSystem, str]:
     return copy.copy(filesystem), path.rstrip("/") or path
 
 
-def _without_secrets(url: str) -> str:
+def without_secrets(url: str) -> str:
     """The URL without what stands before its @, and without queries that look like secrets."""
     url = re.sub(r"(?<=://).*@", "***@", url)
     return re.sub(r"(?i)((?:key|secret|token|password|signature)[^=&]*=)[^&]*", r"\1***", url)

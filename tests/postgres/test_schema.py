@@ -16,6 +16,8 @@ import psycopg
 import pytest
 from psycopg import IsolationLevel, sql
 
+from metering_pipeline.embedded_server import EmbeddedServer
+from metering_pipeline.invoices import issuing
 from metering_pipeline.postgres import (
     PIPELINE_LOCK,
     SCHEMA_FOLDER,
@@ -24,7 +26,10 @@ from metering_pipeline.postgres import (
     apply_schema,
     open_database,
 )
+from metering_pipeline.reconciliation.laws import LAWS
 from metering_pipeline.settings import PROJECT_ROOT, Settings
+from tests.conftest import PIPELINE_LOGIN, url_of
+from tests.postgres.billing_world import JANUARY, World, after, use
 
 DAYS = [date(2026, 1, 31), date(2026, 2, 1)]
 STAGES = ["landing", "ledger", "rollups", "rating", "invoices", "reconciliation"]
@@ -87,7 +92,17 @@ def test_a_changed_file_is_refused(database: Database, schema: Path) -> None:
 
 def test_a_database_newer_than_the_files_is_refused(database: Database, schema: Path) -> None:
     sorted(schema.iterdir())[-1].unlink()
-    with pytest.raises(DatabaseError, match="Run the version of the pipeline that wrote"):
+    with pytest.raises(
+        DatabaseError, match=r"has no 010_tenant_rows\.sql\. Nothing was done\. Run the"
+    ):
+        apply_schema(database, schema)
+
+
+def test_files_out_of_order_are_refused(database: Database, schema: Path) -> None:
+    (schema / "0021_between.sql").write_text("select 1;")
+    with pytest.raises(
+        DatabaseError, match=r"where it has 002_landing.sql, .* has 0021_between.sql"
+    ):
         apply_schema(database, schema)
 
 
@@ -207,6 +222,66 @@ def test_partitions_made_at_once_are_made_once(database: Database) -> None:
 def test_only_partitioned_tables_get_partitions(database: Database) -> None:
     with pytest.raises(psycopg.errors.RaiseException, match="is not partitioned by day"):
         ensure_partitions(database, "rollups", DAYS)
+
+
+def test_an_older_database_is_brought_up_with_its_data(
+    server: EmbeddedServer, world_template: str, schema: Path, tmp_path: Path
+) -> None:
+    """January's data in a database of the files up to 008: after the upgrade its laws hold and it goes on."""
+    address = server.start()
+    for newer in sorted(schema.iterdir())[8:]:
+        newer.unlink()
+    with psycopg.connect(address.url("postgres"), autocommit=True) as connection:
+        connection.execute("drop database if exists metering with (force)")
+        connection.execute("create database metering")
+    old = Database(url=address.url("metering"), dagster_url=address.url("dagster"))
+    assert len(apply_schema(old, schema)) == 8
+    copy_data(server, world_template, tmp_path / "data.sql")
+    before = rows(old, "select * from ledger.usage_events order by occurred_at, fingerprint")
+    assert len(before) == 14
+
+    open_database(Settings(database_url=old.url))
+    open_database(Settings(database_url=url_of(PIPELINE_LOGIN, old.url)))
+    assert before == rows(
+        old, "select * from ledger.usage_events order by occurred_at, fingerprint"
+    )
+    with old.connect(autocommit=True) as connection:
+        world = World(old, connection)
+        world.land("2026-02-05T03", "after.ndjson", [use("acme", "2026-02-05T02:30", 1)])
+        world.run("2026-02-05T03", "2026-02-05T04")
+        assert issuing.issue(old, JANUARY, after(JANUARY)).issued
+        assert world.check() == set()
+        assert {each.law for each in world.results()} == set(LAWS)
+
+
+def copy_data(server: EmbeddedServer, source: str, path: Path) -> None:
+    """The rows of one database into another of the older schema, by PostgreSQL's own tools."""
+    address = server.start()
+    with (
+        psycopg.connect(address.url(source)) as reading,
+        psycopg.connect(address.url("metering")) as to,
+    ):
+        for initial in ("rating.built_from", "invoices.draft_state", "invoices.issuing_switch"):
+            to.execute(sql.SQL("delete from {}").format(sql.Identifier(*initial.split("."))))
+        for stage in ("landing", "ledger"):
+            days = reading.execute(
+                "select array_agg(right(relid::text, 8)::date) from pg_partition_tree(%s) where isleaf",
+                (f"{stage}.usage_events",),
+            ).fetchone()
+            to.execute(
+                "select catalog.ensure_day_partitions(%s, 'usage_events', %s)",
+                (stage, *(days or ())),
+            )
+    skipped = ("catalog.schema_files", "catalog.tenant_logins", "staging.*")
+    options = [
+        "--data-only", "--load-via-partition-root", *(f"--exclude-table={name}" for name in skipped)
+    ]  # fmt: skip
+    script = [f"--file={path}"]
+    for program, *arguments in (
+        ["pg_dump", *options, *script, address.url(source)],
+        ["psql", "--quiet", "--set=ON_ERROR_STOP=1", *script, address.url("metering")],
+    ):
+        subprocess.run([server.programs / program, *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture
