@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from metering_pipeline.invoices.issuing import why_stopped
 from metering_pipeline.reconciliation.buckets import RedBuckets, red_buckets
 from metering_pipeline.reconciliation.differences import RedWindow, explained, red_results
 from metering_pipeline.reconciliation.findings import (
@@ -102,8 +103,11 @@ def print_status(console: Console, connection: psycopg.Connection) -> bool:
     stages.add_row(
         "rating", f"{row['lines']:,} rated lines, {row['unrated']:,} pieces of usage unrated"
     )
+    stopped = why_stopped(connection)
     stages.add_row(
-        "invoices", f"{row['drafts']:,} drafts, {row['issued']:,} issued, {row['held']:,} held"
+        "invoices",
+        f"{row['drafts']:,} drafts, {row['issued']:,} issued, {row['held']:,} held"
+        + (f". [yellow]{escape(stopped)}[/yellow]" if stopped else ""),
     )
     provider = provider_line(connection)
     if provider:
@@ -235,7 +239,8 @@ def print_laws(console: Console, connection: psycopg.Connection) -> bool:
     if any(each.red_windows for each in states):
         console.print(
             "What was compared: reconciliation.current_law_results, where not passed. A red window turns "
-            "green by its next evaluation: after mending, metering prove (or metering run, for its hours)."
+            "green by its next evaluation: after mending, metering prove (or metering run, for its hours). "
+            "Step by step: docs/runbooks/law-failed.md."
         )
     red_days = standing(connection)
     print_rebuilt_days(console, days_rebuilt(connection), red_days)

@@ -21,6 +21,10 @@ GROUPS = {name for name, command in cli.commands.items() if isinstance(command, 
 FINGERPRINT_PAGE = (PROJECT_ROOT / "docs" / "fingerprint.md").read_text()
 
 
+PREFIX = re.compile(r"^(?:\w+=\S+ +|docker compose exec (?:-T )?[\w-]+ +)+")
+"""What may stand before a command: settings, and the container that it is given in."""
+
+
 def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
 
@@ -97,7 +101,7 @@ def test_commands_and_options_exist(page: Path) -> None:
     """Every `metering …` line of a code block parses: command and options are known to the CLI."""
     for block in blocks(page.read_text(), "sh"):
         for line in block.splitlines():
-            words = line.split("#")[0].split()
+            words = PREFIX.sub("", line.split("#")[0]).split()
             if words[:1] == ["metering"]:
                 options = [word for word in words if word.startswith("--")]
                 path = words[1:3] if words[1] in GROUPS else words[1:2]

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from metering_pipeline.cli import (  # each gives its commands to the group
+    backup,
     completeness,
-    database,
     money,
     pipeline,
     proof,
@@ -16,7 +16,7 @@ from metering_pipeline.cli import (  # each gives its commands to the group
 from metering_pipeline.cli.group import cli
 from metering_pipeline.errors import MeteringError
 
-__all__ = ["cli", "completeness", "database", "main", "money", "pipeline", "proof"]
+__all__ = ["backup", "cli", "completeness", "main", "money", "pipeline", "proof"]
 
 
 def main() -> None:

@@ -259,3 +259,37 @@ def ui(port: int, read_only: bool) -> None:
     from metering_pipeline.ui import serve
 
     serve(console, port, read_only)
+
+
+@cli.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command()
+def url() -> None:
+    """Print the database's URL, with its password."""
+    from metering_pipeline.postgres import open_database
+
+    click.echo(open_database(settings.load(), reading=True).url)
+
+
+@db.command()
+def start() -> None:
+    """Start the database (the embedded one) and bring its schema up to date."""
+    from metering_pipeline.postgres import open_database
+
+    open_database(settings.load())
+    console.print("The database runs and its schema is up to date.")
+
+
+@db.command()
+def stop() -> None:
+    """Stop the embedded database."""
+    from metering_pipeline.postgres import embedded_server
+
+    configured = settings.load()
+    if configured.database_url is not None:
+        raise click.UsageError("METERING_DATABASE_URL names a database that is not ours to stop.")
+    embedded_server(configured).stop()
+    console.print("The database is stopped.")

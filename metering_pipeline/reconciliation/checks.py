@@ -340,7 +340,7 @@ checks: list[dg.AssetChecksDefinition] = [
         "no_late_arrivals", ROLLED_UP,
         "select count(*) from rollups.late_arrivals",
         "Usage later than the lookback that waits for a run of its own.",
-        "The sensor late_arrivals launches that run; or run the job late_arrivals.",
+        "The sensor late_arrivals launches that run; or run the job late_arrivals. See docs/runbooks/late-data.md.",
         after=[LATE_ARRIVALS],
     ),
     warning_check(

@@ -121,6 +121,49 @@ def test_an_object_store_in_the_place_of_the_directory(bucket: Bucket) -> None:
     assert "required variable LANDING_URL is missing a value: set it to s3://" in refused.stderr
 
 
+def compose_lines() -> list[list[str]]:
+    """The arguments of each `docker compose …` line of the docs."""
+    pages = [PROJECT_ROOT / "README.md", *(PROJECT_ROOT / "docs").rglob("*.md")]
+    lines = [
+        line.strip()
+        for page in pages
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+        for line in block.splitlines()
+    ]
+    return [line.split()[2:] for line in lines if line.startswith("docker compose ")]
+
+
+def commands_in_containers() -> list[tuple[str, str]]:
+    """Service and command of those lines that are no `metering …`, which other tests run."""
+    executed = [words[1:] for words in compose_lines() if words[0] == "exec"]
+    named = [words[words[0] == "-T" :] for words in executed]
+    return [(name, " ".join(words)) for name, *words in named if words[0] != "metering"]
+
+
+def test_what_the_docs_say_to_compose_exists() -> None:
+    services = composed()["services"]
+    lines = compose_lines()
+    assert {words[0] for words in lines} == {"up", "exec", "stop", "build", "-f"}
+    for words in lines:
+        while words[0] == "-f":
+            assert (PROJECT_ROOT / words[1]).exists()
+            words = words[2:]
+        said = subprocess.run(
+            [PROGRAMS / "docker-compose", words[0], "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        options = [each for each in words[1:] if each.startswith("-")]
+        if words[0] == "exec":
+            options = options[: words[1] == "-T"]
+            assert words[1 + len(options)] in services
+        else:
+            assert {each for each in words[1:] if each not in options} <= services.keys()
+        for option in options:
+            assert re.search(rf"{option}\b", said), words
+
+
 @dataclass
 class Machine:
     """A folder and ports that stand for the containers' own; and what runs on them."""
@@ -274,6 +317,10 @@ def test_each_service_runs_and_is_healthy_by_its_own_check(machine: Machine) -> 
     with psycopg.connect(machine.address.url("dagster")) as connection:
         owner = "select distinct tableowner from pg_tables where schemaname = 'public'"
         assert connection.execute(owner).fetchall() == [("pipeline",)]
+    for name, command in commands_in_containers():
+        done = machine.call(name, ["bash", "-euo", "pipefail", "-c", command])
+        assert done.returncode == 0, (command, done.stderr)
+    assert (machine.folder / "app" / "2026-02-06.tar.gz").stat().st_size > 1 << 20
 
 
 def test_a_code_location_that_does_not_load_ends(machine: Machine) -> None:

@@ -1,46 +1,13 @@
-"""Commands of the database: where it is, start and stop, backup and restore."""
+"""Commands that put a home away and bring it back."""
 
 from pathlib import Path
 
 import click
 
 from metering_pipeline import settings
-from metering_pipeline.cli.group import cli, console
+from metering_pipeline.cli.group import console
+from metering_pipeline.cli.pipeline import db
 from metering_pipeline.progress import step
-
-
-@cli.group()
-def db() -> None:
-    """The database."""
-
-
-@db.command()
-def url() -> None:
-    """Print the database's URL, with its password."""
-    from metering_pipeline.postgres import open_database
-
-    click.echo(open_database(settings.load(), reading=True).url)
-
-
-@db.command()
-def start() -> None:
-    """Start the database (the embedded one) and bring its schema up to date."""
-    from metering_pipeline.postgres import open_database
-
-    open_database(settings.load())
-    console.print("The database runs and its schema is up to date.")
-
-
-@db.command()
-def stop() -> None:
-    """Stop the embedded database."""
-    from metering_pipeline.postgres import embedded_server
-
-    configured = settings.load()
-    if configured.database_url is not None:
-        raise click.UsageError("METERING_DATABASE_URL names a database that is not ours to stop.")
-    embedded_server(configured).stop()
-    console.print("The database is stopped.")
 
 
 @db.command()
