@@ -94,7 +94,7 @@ def _where_to_look_next(console: Console, home: Path, seconds: float) -> None:
         f"(the demo's home, and the instant at which its clock stands):\n"
         f"  {metering} ui       the lineage, the runs and the checks, in Dagster\n"
         f"  {metering} status   the stages and the laws\n"
-        f'  psql "$({metering} db url)"   the tables: rollups.usage_daily, '
+        f"  {metering} db psql  the tables: rollups.usage_daily, "
         "invoices.issued_invoice_lines, …",
         highlight=False,
         soft_wrap=True,

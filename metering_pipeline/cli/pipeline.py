@@ -1,5 +1,6 @@
 """Commands that run, rebuild, prove and show the pipeline."""
 
+import os
 import sys
 from datetime import date, datetime
 from pathlib import Path
@@ -272,6 +273,19 @@ def url() -> None:
     from metering_pipeline.postgres import open_database
 
     click.echo(open_database(settings.load(), reading=True).url)
+
+
+@db.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(arguments: tuple[str, ...]) -> None:
+    """Open psql on the database; arguments are psql's own, as -c "select 1"."""
+    from metering_pipeline.embedded_server import client_program
+    from metering_pipeline.postgres import open_database
+
+    database = open_database(settings.load(), reading=True)
+    environment = {**os.environ, **database.client_environment()}
+    program = str(client_program("psql"))
+    os.execve(program, [program, *arguments], environment)  # noqa: S606  (in our place: Ctrl-C is psql's)
 
 
 @db.command()
