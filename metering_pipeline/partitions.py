@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from metering_pipeline import settings
-from metering_pipeline.settings import HOUR
+from metering_pipeline.settings import HOUR, hour_of
 
 HOUR_FORMAT = "%Y-%m-%dT%H"
 
@@ -42,13 +42,20 @@ def _hours_from_to(first: datetime, last: datetime) -> Sequence[str]:
     return [hour.strftime(HOUR_FORMAT) for hour in Window(first, last + HOUR).starts()]
 
 
-landing_hours = LandingHours(start_date=settings.load().first_hour, fmt=HOUR_FORMAT, end_offset=1)
-"""One partition a landing hour, UTC, the one now running included."""
+_configured = settings.load()
+_stands_at = _configured.clock
 
-billing_dates = dg.DailyPartitionsDefinition(
-    start_date=settings.load().first_hour.date().isoformat()
+landing_hours = LandingHours(
+    start_date=_configured.first_hour,
+    end_date=hour_of(_stands_at) + HOUR if _stands_at else None,
+    fmt=HOUR_FORMAT,
+    end_offset=1,
 )
-"""One partition a billing date, UTC."""
+"""One partition a landing hour, UTC, the one now running included. With a fixed clock they end where it stands: what has
+not begun by it is not missing."""
+
+billing_dates = dg.DailyPartitionsDefinition(start_date=_configured.first_hour.date().isoformat())
+"""One partition a billing date, UTC. Issuing itself refuses one that has not ended, and says so."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from metering_pipeline.invoices.issuing import issue
 from metering_pipeline.partitions import billing_dates
 from metering_pipeline.postgres import open_database
 
+SHOWN = 100
+"""Documents that a run names in the Dagster UI."""
+
 
 @dg.asset(
     key=["invoices", "issued_invoices"],
@@ -25,6 +28,19 @@ def issued_invoices(context: dg.AssetExecutionContext) -> dg.MaterializeResult[N
     configured = settings.load()
     billing_date = (context.partition_time_window.end - settings.HOUR).date()
     report = issue(open_database(configured), billing_date, configured.now())
+    issued = [
+        dg.TableRecord(
+            {
+                "number": each.number,
+                "tenant": each.tenant_id,
+                "kind": each.document_kind,
+                "net": str(each.total),
+                "due": str(each.amount_due),
+                "currency": each.currency,
+            }
+        )
+        for each in report.issued[:SHOWN]
+    ]
     held = [
         dg.TableRecord({"draft": each.draft_id, "reason": each.reason, "detail": each.detail})
         for each in report.held
@@ -34,6 +50,7 @@ def issued_invoices(context: dg.AssetExecutionContext) -> dg.MaterializeResult[N
             "billing date": billing_date.isoformat(),
             "invoices issued": len(report.issued),
             "invoices held": len({each.draft_id for each in report.held}),
+            **({"issued": dg.MetadataValue.table(issued)} if issued else {}),
             **({"held": dg.MetadataValue.table(held)} if held else {}),
         }
     )

@@ -6,7 +6,7 @@ import dagster as dg
 
 from metering_pipeline import settings
 from metering_pipeline.landing.listing import list_hours
-from metering_pipeline.landing.store import land_hours
+from metering_pipeline.landing.store import LandedHour, land_hours
 from metering_pipeline.partitions import HOUR_FORMAT, landing_hours, run_window
 from metering_pipeline.postgres import open_database
 from metering_pipeline.settings import HOUR
@@ -38,15 +38,24 @@ def usage_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
         configured.now(),
         progress=log.info,
     )
+    by_hour = {each.landed_hour: each for each in landed}
+    for hour in window.starts():  # each hour's own figures, also of a run over many
+        each = by_hour.get(hour, LandedHour(hour))
+        figures = {
+            "files landed": each.files_landed,
+            "files unchanged": each.files_unchanged,
+            "manifests landed": each.manifests_landed,
+            "records accepted": each.accepted,
+            "records rejected": each.rejected,
+        }
+        context.add_asset_metadata(figures, partition_key=hour.strftime(HOUR_FORMAT))
+    accepted, rejected = (
+        sum(getattr(hour, each) for hour in landed) for each in ("accepted", "rejected")
+    )
     return dg.MaterializeResult(
         metadata={
-            "landing hours": str(window),
-            "hours with files": len(landed),
-            "files landed": sum(hour.files_landed for hour in landed),
-            "files unchanged": sum(hour.files_unchanged for hour in landed),
-            "manifests landed": sum(hour.manifests_landed for hour in landed),
-            "records accepted": sum(hour.accepted for hour in landed),
-            "records rejected": sum(hour.rejected for hour in landed),
+            "this run": f"{window}: {len(landed):,} hours with files, {accepted:,} records accepted, "
+            f"{rejected:,} rejected"
         }
     )
 

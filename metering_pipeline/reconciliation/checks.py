@@ -223,7 +223,7 @@ def finding_result(
     return dg.AssetCheckResult(
         passed=found == 0,
         severity=dg.AssetCheckSeverity.WARN,
-        description="None." if found == 0 else f"{found:,}. {advice}",
+        description="None." if found == 0 else f"{found:,} found. {advice}",
         metadata=metadata,
     )
 
@@ -262,7 +262,7 @@ def warning_check(
         return dg.AssetCheckResult(
             passed=found == 0,
             severity=dg.AssetCheckSeverity.WARN,
-            description="None." if found == 0 else f"{found}. {advice}",
+            description="None." if found == 0 else f"{found:,} found. {advice}",
             metadata={"count": found},
         )
 

@@ -14,13 +14,22 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtP
 from dagster_dbt.asset_utils import get_asset_check_key_for_test
 
 from metering_pipeline import settings
-from metering_pipeline.partitions import Window, landing_hours, run_window
+from metering_pipeline.partitions import HOUR_FORMAT, Window, landing_hours, run_window
 from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.transform.dbt import NodeResult, dbt_project, run_dbt, seeds_digest
-from metering_pipeline.transform.figures import ledger_figures, rollup_figures
+from metering_pipeline.transform.figures import (
+    ByHour,
+    Figures,
+    catalog_figures,
+    draft_figures,
+    ledger_figures,
+    rollup_figures,
+)
 
 STAGES = ("landing", "ledger", "rollups", "rating", "invoices", "reconciliation")
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+RELATION_KINDS = {"view": "view", "table_function": "function"}
+"""What a model is in the database by its materialization; else a table."""
 RECORDS_A_PART = 1_000_000
 """Records that one transaction of a long backfill posts at most, unless a single hour holds more."""
 
@@ -33,6 +42,17 @@ class StageTranslator(DagsterDbtTranslator):
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
         folder = str(dbt_resource_props["fqn"][1])
         return folder if folder in STAGES else "catalog"
+
+    def get_asset_spec(
+        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
+    ) -> dg.AssetSpec:
+        """With what it is in the database as a kind, by which the lineage can be filtered."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        node = manifest["nodes"].get(unique_id, {"config": {}})  # a source is none of these
+        materialized = node["config"].get("materialized")
+        return spec.replace_attributes(
+            kinds={*spec.kinds, RELATION_KINDS.get(materialized, "table")}
+        )
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str]:
         return ["team:metering"]
@@ -94,7 +114,7 @@ def catalog_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     digest = seeds_digest()
     results = run_dbt(database, "build", _selected_models(context))
     remember_seeds(database, digest)
-    yield from _events(context, results)
+    yield from _events(context, results, catalog_figures(database))
 
 
 @dbt_assets(
@@ -112,8 +132,8 @@ def ledger_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     window = run_window(context)
     started = datetime.now(UTC)
     results = _run_in_parts(context, window, parts(database, window))
-    figures = ledger_figures(database, window, started)
-    yield from _events(context, results, {"usage_events": figures})
+    figures, hours = ledger_figures(database, window, started)
+    yield from _events(context, results, {"usage_events": figures}, hours)
 
 
 @dbt_assets(
@@ -144,7 +164,7 @@ def rollup_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     window = run_window(context)
     *first, last = parts(database, window)
     results = _run_in_parts(context, window, [*first, Window(last.start, END_OF_TIME)])
-    yield from _events(context, results, rollup_figures(database, window))
+    yield from _events(context, results, *rollup_figures(database, window))
 
 
 @dbt_assets(
@@ -165,7 +185,7 @@ def rating_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     models = _selected_models(context)
     results = run_dbt(database, "run", models)
     tests = run_dbt(database, "build --resource-type test", models)
-    yield from _events(context, results + tests)
+    yield from _events(context, results + tests, draft_figures(database))
 
 
 def remember_seeds(database: Database, digest: str) -> None:
@@ -243,7 +263,8 @@ def _refables() -> list[Mapping[str, Any]]:
 def _events(
     context: dg.AssetExecutionContext,
     results: list[NodeResult],
-    figures: Mapping[str, Mapping[str, Any]] | None = None,
+    figures: Mapping[str, Figures] | None = None,
+    hours: ByHour | None = None,
 ) -> Iterator[dg.Output[None] | dg.AssetCheckResult]:
     """dbt's results as Dagster's: a materialization for each model, a check result for each test."""
     for result in results:
@@ -252,6 +273,9 @@ def _events(
             continue
         key = translator.get_asset_spec(manifest(), result.unique_id, project).key
         metadata = {"seconds": round(result.seconds, 3), **(figures or {}).get(key.path[-1], {})}
+        if context.assets_def.partitions_def is not None:
+            for hour, own in (hours or {}).items():
+                context.add_asset_metadata(own, key, hour.strftime(HOUR_FORMAT))
         yield dg.Output(None, output_name=key.to_python_identifier(), metadata=metadata)
 
 

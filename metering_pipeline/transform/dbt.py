@@ -181,6 +181,25 @@ def _parse(name: str) -> Any:
     return _parsed[key]
 
 
+def write_docs() -> Path:
+    """dbt's own page of the project, models, tests and macros with their SQL: one file, made without a database."""
+    return _dbt_thread.submit(_write_docs).result()
+
+
+def _write_docs() -> Path:
+    from dbt.cli.main import dbtRunner
+
+    manifest = _parse(database_name(settings.load()))
+    options = ["--static", "--empty-catalog", "--no-compile"]
+    with _environment(OFFLINE):
+        done = dbtRunner(manifest=manifest).invoke(
+            ["--quiet", "docs", "generate", *options, *_places()]
+        )
+    if not done.success:
+        raise DbtError(f"dbt docs generate: {done.exception}")
+    return target_folder() / "static_index.html"
+
+
 def _places() -> list[str]:
     target = target_folder()
     return [

@@ -1,11 +1,12 @@
 """The tables as dbt documents them: those that an asset writes beside itself are shown in the lineage."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from functools import cache
 
 import dagster as dg
 
 from metering_pipeline.transform.assets import manifest
+from metering_pipeline.transform.lineage import Tables, described, tables_of
 
 Assets = Iterable[dg.AssetsDefinition | dg.AssetSpec]
 
@@ -46,12 +47,21 @@ INTERNAL = {
 }
 """Queues and memory of the models, and who may read: not data to look at: they would hide the lineage."""
 
+STEP = {"metering/step": ""}
+"""The tag of the assets that do the pipeline's work: of the lineage, what one wants to see first."""
+
 
 def with_tables(assets: Assets) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """The assets, with their columns as documented, and the tables that they write beside themselves."""
-    described = [*dg.map_asset_specs(_with_columns, assets)]
+    described = [*dg.map_asset_specs(_with_columns, dg.map_asset_specs(_as_step, assets))]
     keys = {spec.key for each in described for spec in _specs(each)}
     return [*described, *(spec for spec in _documented_tables() if spec.key not in keys)]
+
+
+def _as_step(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """With the tag, if it does a part of the pipeline's work: seeds, views and functions do none."""
+    works = spec.key.path[0] != "staging" and not {"view", "function"} & spec.kinds
+    return spec.merge_attributes(tags=STEP if works else {})
 
 
 def _specs(asset: dg.AssetsDefinition | dg.AssetSpec) -> Iterable[dg.AssetSpec]:
@@ -80,17 +90,18 @@ def _writer(schema: str, table: str) -> list[str]:
 
 
 def _with_columns(spec: dg.AssetSpec) -> dg.AssetSpec:
-    source = _sources().get(tuple(spec.key.path))
-    if source is None:
+    key = tuple(spec.key.path)
+    if key not in _tables():
         return spec
     columns = [
-        dg.TableColumn(each["name"], each["data_type"] or "?", each["description"])
-        for each in source["columns"].values()
+        dg.TableColumn(name, _tables()[key]["columns"][name]["data_type"] or "?", description)
+        for name, description in described(_tables(), key).items()
     ]
     return spec.merge_attributes(
         metadata={"dagster/column_schema": dg.TableSchema(columns=columns)}
     )
 
 
-def _sources() -> Mapping[tuple[str, ...], Mapping[str, Any]]:
-    return {(source["schema"], source["name"]): source for source in manifest()["sources"].values()}
+@cache
+def _tables() -> Tables:
+    return tables_of(manifest())

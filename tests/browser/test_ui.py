@@ -1,7 +1,8 @@
 """``metering ui`` as its users have it: the real webserver, daemon and code server; a backfill launched
-from the page's own interface; a sensor that repairs; the lineage page in a browser. Minutes, most of them the
-daemon's ticks."""
+from the page's own interface; a sensor that repairs; pages in a browser. The daemon looks up every half minute:
+what needs no backfill is tried while it works."""
 
+import html
 import http.client
 import json
 import os
@@ -179,7 +180,41 @@ def end(ui: Ui) -> None:
     assert (code, left) == (0, [])
 
 
-def test_only_loopback_is_listened_on(ui: Ui) -> None:
+LATE_HOUR = datetime.combine(DAY, datetime.min.time(), UTC) - timedelta(days=5)
+"""Of usage that lands beyond the lookback: 72 hours."""
+
+
+@dataclass(frozen=True)
+class Day:
+    """A day that the daemon backfills, while one of its hours is run from the command line."""
+
+    backfill: str
+    beside: subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def day(ui: Ui) -> Iterator[Day]:
+    """Launched, not waited for. One of its hours has an event that is later than the lookback."""
+    event = {
+        "tenant_id": "late-riser",
+        "event_type": "api.request",
+        "occurred_at": LATE_HOUR.isoformat(),
+        "correlation_id": "late-1",
+    }
+    late = ui.root / f"landed_hour={HOURS[5]}" / "late.ndjson"
+    late.write_text(json.dumps(event) + "\n")
+    backfill = launch(ui, PARTITIONED | DRAFTS, HOURS)
+    with subprocess.Popen(
+        [*COMMAND, "run", "--hour", HOURS[12]],
+        cwd=PROJECT_ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as beside:
+        yield Day(backfill, beside)
+
+
+def test_only_loopback_is_listened_on(ui: Ui, day: Day) -> None:
     listening = {
         (connection.laddr.ip, connection.laddr.port)
         for process in ui.family()
@@ -189,11 +224,39 @@ def test_only_loopback_is_listened_on(ui: Ui) -> None:
     assert listening == {("127.0.0.1", ui.port)}
 
 
-def test_a_day_is_backfilled_in_one_run(ui: Ui) -> None:
+def test_pages_show_what_there_is(ui: Ui, day: Day, tmp_path: Path) -> None:
+    """The stages at first sight, and a column with its origin."""
+    assert groups(ui) == set(GROUPS)
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("needs chromium to look at pages; the groups' names were asked for instead")
+    picture = tmp_path / "lineage.png"
+    address = f"http://127.0.0.1:{ui.port}"
+    written = look(browser, tmp_path, f"{address}/asset-groups/", picture)
+    assert [group for group in GROUPS if f">{group}<" not in written] == []
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 50_000, "an empty page is smaller"
+    written = look(browser, tmp_path, f"{address}/assets/invoices/draft_invoices", picture)
+    assert "Sum of the lines' amounts" in written
+    assert "← rating.rated_lines (amount), invoices.billed_lines (amount)" in written
+
+
+def test_a_page_for_looking_starts_nothing(ui: Ui, day: Day, tmp_path: Path) -> None:
+    """It shows the same, and has no daemon."""
+    with started(tmp_path / "output", ui.database, ui.root, ui.totals, "--read-only") as page:
+        shown = page.graphql("{ assetNodes { assetKey { path } } }")["assetNodes"]
+        assert {"/".join(node["assetKey"]["path"]) for node in shown} >= PARTITIONED
+        refused = try_to_launch(page, PARTITIONED, HOURS[:1])
+        assert refused["__typename"] == "UnauthorizedError"
+        running = [" ".join(each.cmdline()) for each in page.family()]
+        assert [each for each in running if "dagster._daemon" in each] == []
+
+
+def test_a_day_is_backfilled_in_one_run(ui: Ui, day: Day) -> None:
     """By the daemon, while one of its hours is run from the command line."""
-    backfill = launch(ui, PARTITIONED | DRAFTS, HOURS)
-    run_hour(HOURS[12])
-    runs = wait_for(ui, backfill)
+    _, said = day.beside.communicate(timeout=BACKFILL_SECONDS)
+    assert day.beside.returncode == 0, said
+    runs = wait_for(ui, day.backfill)
     selections = {
         frozenset("/".join(key["path"]) for key in run["assetSelection"]): {
             tag["key"]: tag["value"] for tag in run["tags"] if "partition" in tag["key"]
@@ -214,17 +277,47 @@ def test_a_day_is_backfilled_in_one_run(ui: Ui) -> None:
     }
 
 
-def run_hour(hour: str) -> None:
-    """By the command line, beside the daemon."""
-    beside = subprocess.run(
-        [*COMMAND, "run", "--hour", hour],
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        timeout=BACKFILL_SECONDS,
-        check=False,
-    )
-    assert beside.returncode == 0, beside.stderr
+def test_each_hour_of_the_backfill_shows_its_own_figures(ui: Ui, day: Day) -> None:
+    """And the run's, in words."""
+    landed = ui.graphql(
+        """
+        query($hours: [String!]) {
+            assetNodeOrError(assetKey: {path: ["landing", "usage_events"]}) {
+                ... on AssetNode {
+                    latestMaterializationByPartition(partitions: $hours) {
+                        partition
+                        metadataEntries {
+                            label
+                            ... on IntMetadataEntry { intValue }
+                            ... on TextMetadataEntry { text }
+                        }
+                    }
+                }
+            }
+        }
+        """,
+        hours=HOURS,
+    )["assetNodeOrError"]["latestMaterializationByPartition"]
+    shown = {
+        each["partition"]: {entry["label"]: entry for entry in each["metadataEntries"]}
+        for each in landed
+    }
+    with ui.database.connect() as connection:
+        accepted = connection.execute(
+            """
+            select to_char(landed_hour, 'YYYY-MM-DD"T"HH24'), sum(accepted_count)::int
+            from landing.files
+            group by landed_hour
+            """
+        ).fetchall()
+    # an hour that was run twice shows the second run, in which all its files were known
+    once = {hour: count for hour, count in accepted if hour != HOURS[12]}
+    assert {
+        hour: entries["records accepted"]["intValue"]
+        for hour, entries in shown.items()
+        if hour in once
+    } == once
+    assert shown[HOURS[0]]["this run"]["text"].startswith(f"{HOURS[0]} to {HOURS[-1]}: 24 hours")
 
 
 def launch(ui: Ui, assets: set[str], partitions: list[str]) -> str:
@@ -252,17 +345,6 @@ def try_to_launch(ui: Ui, assets: set[str], partitions: list[str]) -> Mapping[st
         },
     )["launchPartitionBackfill"]
     return launched
-
-
-def test_a_page_for_looking_starts_nothing(ui: Ui, tmp_path: Path) -> None:
-    """It shows the same, and has no daemon."""
-    with started(tmp_path / "output", ui.database, ui.root, ui.totals, "--read-only") as page:
-        shown = page.graphql("{ assetNodes { assetKey { path } } }")["assetNodes"]
-        assert {"/".join(node["assetKey"]["path"]) for node in shown} >= PARTITIONED
-        refused = try_to_launch(page, PARTITIONED, HOURS[:1])
-        assert refused["__typename"] == "UnauthorizedError"
-        running = [" ".join(each.cmdline()) for each in page.family()]
-        assert [each for each in running if "dagster._daemon" in each] == []
 
 
 def wait_for(ui: Ui, backfill: str) -> list[Mapping[str, Any]]:
@@ -304,21 +386,8 @@ def requests_by_tenant(ui: Ui) -> dict[str, int]:
     return dict(rows)
 
 
-LATE_HOUR = datetime.combine(DAY, datetime.min.time(), UTC) - timedelta(days=5)
-"""Of usage that lands beyond the lookback: 72 hours."""
-
-
-def test_usage_beyond_the_lookback_is_repaired_by_its_sensor(ui: Ui) -> None:
+def test_usage_beyond_the_lookback_is_repaired_by_its_sensor(ui: Ui, day: Day) -> None:
     """Landed, it waits and is warned of; the daemon's sensor launches the run that rolls it up."""
-    event = {
-        "tenant_id": "late-riser",
-        "event_type": "api.request",
-        "occurred_at": LATE_HOUR.isoformat(),
-        "correlation_id": "late-1",
-    }
-    late = ui.root / f"landed_hour={HOURS[5]}" / "late.ndjson"
-    late.write_text(json.dumps(event) + "\n")
-    run_hour(HOURS[5])
     assert late_usage(ui) == ([LATE_HOUR], [])
     assert no_late_arrivals(ui) == ("FAILED", "WARN")
 
@@ -412,27 +481,13 @@ def wait_for_runs_of_sensor(ui: Ui, name: str) -> list[Mapping[str, Any]]:
         time.sleep(1)
 
 
-def test_the_lineage_page_names_the_groups(ui: Ui, tmp_path: Path) -> None:
-    assert groups(ui) == set(GROUPS)
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("needs chromium to look at the page; the groups' names were asked for instead")
-    page = f"http://127.0.0.1:{ui.port}/asset-groups/"
-    written = look(browser, tmp_path, page, "--dump-dom").decode()
-    assert [group for group in GROUPS if f">{group}<" not in written] == []
-    picture = tmp_path / "lineage.png"
-    look(browser, tmp_path, page, f"--screenshot={picture}")
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    assert picture.stat().st_size > 50_000, "an empty page is smaller"
-
-
 def groups(ui: Ui) -> set[str]:
     nodes = ui.graphql("{ assetNodes { groupName } }")["assetNodes"]
     return {node["groupName"] for node in nodes}
 
 
-def look(browser: str, folder: Path, page: str, what: str) -> bytes:
-    """Load the page without a window or a profile of its own being left; what it printed."""
+def look(browser: str, folder: Path, page: str, picture: Path) -> str:
+    """Load the page without a window or a profile of its own being left; what is written there, and a picture."""
     done = subprocess.run(
         [
             browser,
@@ -446,7 +501,8 @@ def look(browser: str, folder: Path, page: str, what: str) -> bytes:
             f"--user-data-dir={folder / 'profile'}",
             "--window-size=1700,1000",
             "--virtual-time-budget=20000",
-            what,
+            f"--screenshot={picture}",
+            "--dump-dom",
             page,
         ],
         capture_output=True,
@@ -454,4 +510,4 @@ def look(browser: str, folder: Path, page: str, what: str) -> bytes:
         check=True,
         env={**os.environ, "HOME": str(folder)},
     )
-    return done.stdout
+    return html.unescape(done.stdout.decode())
