@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak ui bench lint check audit
+.PHONY: help install demo test soak ui bench docs lint check audit
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -24,6 +24,9 @@ ui: $(INSTALLED) ## Dagster's web page and daemon on the home's database
 
 bench: $(INSTALLED) ## speed, as ratios within one run
 	@$(BIN)/python -m benchmarks
+
+docs: $(INSTALLED) ## the pages as a site, build/docs/index.html; a broken link fails
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -c docs -d build/doctrees . build/docs
 
 lint: check ## every linter
 	@PYTHONWARNINGS=ignore $(BIN)/sqlfluff lint --processes 0 dbt_project/models dbt_project/tests
