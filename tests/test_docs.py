@@ -1,10 +1,13 @@
 """Docs say only what is true: worked examples are computed, commands exist, links lead somewhere."""
 
+import itertools
 import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import click
@@ -16,7 +19,10 @@ from metering_pipeline.landing.store import land_hour
 from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.settings import PROJECT_ROOT, Settings
 
-PAGES = [PROJECT_ROOT / "README.md", *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
+README = PROJECT_ROOT / "README.md"
+FOLDERS = ("benchmarks", "dbt_project", "metering_pipeline", "tests")
+PAGES = [README, *sorted((PROJECT_ROOT / "docs").rglob("*.md"))]
+PAGES += sorted(page for each in FOLDERS for page in (PROJECT_ROOT / each).rglob("README.md"))
 GROUPS = {name for name, command in cli.commands.items() if isinstance(command, click.Group)}
 FINGERPRINT_PAGE = (PROJECT_ROOT / "docs" / "fingerprint.md").read_text()
 
@@ -89,14 +95,55 @@ def test_the_example_of_control_totals(settings: Settings, tmp_path: Path) -> No
         assert connection.execute(reasons).fetchone() == (["undeclared_source"],)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def table(page: str, head: str) -> list[list[str]]:
+    """The rows of the table with that head, cells as text."""
+    lines = page[page.index(f"\n{head}") + 1 :].splitlines()[2:]
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines)
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_contributions_add_up_to_hourly_usage() -> None:
+    """The page's example, whose rows are those that the tutorial's reader gets."""
+    page = (PROJECT_ROOT / "docs" / "late-data.md").read_text()
+    usage: Counter[tuple[str, str]] = Counter()
+    events: Counter[tuple[str, str]] = Counter()
+    contributions = table(page, "| landed hour | hour |")
+    for _, hour, paper, event_count, pages in contributions:
+        usage[hour, paper] += int(pages)
+        events[hour, paper] += int(event_count)
+    hourly = [[*key, str(events[key]), str(usage[key])] for key in sorted(usage) if events[key]]
+    assert table(page, "| hour | paper |") == hourly
+    tutorial = (PROJECT_ROOT / "docs" / "tutorial.md").read_text()
+    for landed, hour, paper, event_count, pages in contributions:
+        cells = f'{landed}:00+00 | {hour}:00+00 | {{"paper": "{paper}"}} | {event_count} | {pages}'
+        assert cells in re.sub(" +", " ", tutorial)
+
+
+def test_due_is_rated_less_billed() -> None:
+    rows = table(
+        (PROJECT_ROOT / "docs" / "one-formula.md").read_text(), "| what happened | rated |"
+    )
+    assert len(rows) == 7
+    assert [row for row in rows if Decimal(row[3]) != Decimal(row[1]) - Decimal(row[2])] == []
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(PROJECT_ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
-    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
-    assert missing == []
+    """Whether an address elsewhere answers is not asked: there need not be a network."""
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+    outside = [link for link in links if "://" in link]
+    assert [
+        link for link in outside if not re.fullmatch(r"https://[\w.-]+\.\w+(/\S*)?", link)
+    ] == []
+    inside = [link for link in links if "://" not in link]
+    assert [link for link in inside if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_commands_and_options_exist(page: Path) -> None:
     """Every `metering …` line of a code block parses: command and options are known to the CLI."""
     for block in blocks(page.read_text(), "sh"):
@@ -113,7 +160,7 @@ def test_commands_and_options_exist(page: Path) -> None:
 def test_soaks_exist() -> None:
     from tests.soak.__main__ import cli as soak
 
-    (block,) = (each for each in blocks(PAGES[0].read_text(), "sh") if "tests.soak" in each)
+    (block,) = (each for each in blocks(README.read_text(), "sh") if "tests.soak" in each)
     for line in block.splitlines():
         *_, module, command = line.split("#")[0].split(" --")[0].split()
         options = re.findall(r"--\w+", line.split("#")[0])
@@ -141,6 +188,20 @@ def test_the_readmes_event_is_accepted() -> None:
 
     from metering_pipeline.landing.events import Event, Limits, parse
 
-    (event,) = blocks((PROJECT_ROOT / "README.md").read_text(), "json")
+    (event,) = blocks(README.read_text(), "json")
     limits = Limits.of_hour(datetime(2026, 1, 31, 13, tzinfo=UTC), date(2020, 1, 1), 60)
     assert isinstance(parse(event.strip().encode(), limits), Event)
+
+
+def test_what_runs_by_itself_is_on_the_page() -> None:
+    """Each schedule and sensor, with the job that it starts."""
+    from metering_pipeline.schedules import schedules
+    from metering_pipeline.sensors import sensors
+
+    rows = table((PROJECT_ROOT / "docs" / "ui.md").read_text(), "| | runs | when |")
+    automation = [*schedules, *sensors]
+    assert [row[0] for row in rows] == [
+        f"{'sensor' if each in sensors else 'schedule'} `{each.name}`" for each in automation
+    ]
+    for each, row in zip(automation, rows, strict=True):
+        assert f"job `{each.job_name}`" in row[1] or row[1].startswith("the "), each.name
