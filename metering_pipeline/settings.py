@@ -65,6 +65,10 @@ class Settings:
     landing_rescan_hours: int = 168
     """Hours back that the sensor lists for files dropped late into an old folder."""
 
+    rejected_days: int = 30
+    """Days after landing for which the bytes of a rejected record are kept, so that its producer can mend it.
+    Later only file, line and reason stay: it may be anything, and nobody reads it any more."""
+
     earliest_event_date: date = date(2020, 1, 1)
     """Events before this UTC day are rejected: a producer's clock that starts at 1970 is no usage."""
 

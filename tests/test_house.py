@@ -65,6 +65,8 @@ def test_groups_and_keys_are_the_stages(nodes: "Mapping[dg.AssetKey, Any]") -> N
 def test_one_lock() -> None:
     macros = (PROJECT_ROOT / "dbt_project" / "macros" / "posting.sql").read_text()
     assert re.findall(r"macro pipeline_lock\(\) %\}(\d+)\{%", macros) == [str(PIPELINE_LOCK)]
+    taken = [re.findall(r"advisory_xact_lock\((\d+)\)", path.read_text()) for path in SCHEMA_FILES]
+    assert {number for numbers in taken for number in numbers} == {str(PIPELINE_LOCK)}
 
 
 # Everything described

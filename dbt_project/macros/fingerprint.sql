@@ -10,11 +10,12 @@
     ), 'UTF8')) for 16), 'hex')::uuid
 {%- endmacro %}
 
-{# The first 128 bits of SHA-256 over quantity and properties, both in landing's canonical text. #}
+{# The first 128 bits of SHA-256 over quantity and properties, both in landing's canonical text; of a payload that was
+   erased what it was before. #}
 {% macro payload_hash(row) -%}
-    encode(substring(sha256(convert_to(concat_ws(
+    coalesce({{ row }}.erased_payload_hash, encode(substring(sha256(convert_to(concat_ws(
         U&'\001F', trim_scale({{ row }}.quantity), {{ row }}.properties
-    ), 'UTF8')) for 16), 'hex')::uuid
+    ), 'UTF8')) for 16), 'hex')::uuid)
 {%- endmacro %}
 
 {# The low 64 bits of a hash, signed: summed exactly, an additive digest of a set of events. #}

@@ -9,6 +9,7 @@ from rich.markup import escape
 from metering_pipeline.cli import (  # each gives its commands to the group
     backup,
     completeness,
+    keeping,
     money,
     pipeline,
     proof,
@@ -16,7 +17,7 @@ from metering_pipeline.cli import (  # each gives its commands to the group
 from metering_pipeline.cli.group import cli
 from metering_pipeline.errors import MeteringError
 
-__all__ = ["backup", "cli", "completeness", "main", "money", "pipeline", "proof"]
+__all__ = ["backup", "cli", "completeness", "keeping", "main", "money", "pipeline", "proof"]
 
 
 def main() -> None:

@@ -77,6 +77,9 @@ def hours() -> dg.MaterializeResult[None]:
     database = open_database(configured)
     listing = list_hours(database.url, configured, configured.now())
     with database.connect() as connection:
+        [(expired,)] = connection.execute(
+            "select landing.expire_rejected(%s)", (configured.now(),)
+        ).fetchall()
         states = connection.execute(
             "select state, count(*) from reconciliation.source_hours group by state order by state"
         ).fetchall()
@@ -91,5 +94,6 @@ def hours() -> dg.MaterializeResult[None]:
             "sources' hours": ", ".join(f"{count:,} {state}" for state, count in states) or "none",
             "files landed and missing now": listing.missing,
             "of these": "\n".join(listing.missing_sample) or "none",
+            "rejected records whose bytes are too old to keep": expired,
         }
     )

@@ -174,6 +174,12 @@ class Store:
             versions = [self._land_file(file, current.get(file.key), now, landed) for file in files]
             said = self._read_manifests(landed_hour, manifests)
             self._execute("select pg_advisory_xact_lock($1::bigint)", PIPELINE_LOCK)
+            if landed.files_landed:
+                # what shall be erased may come again, in another file or another version of this one
+                self._execute(
+                    "select landed from landing.erase_landed($1::timestamptz, $1::timestamptz)",
+                    landed_hour,
+                )
             if landed.accepted:
                 self._execute(
                     "select catalog.make_hours_known('landing', 'usage_events', array[$1::text::date])",

@@ -22,7 +22,9 @@ from metering_pipeline.reconciliation.statements import rows, statement
 from metering_pipeline.settings import HOUR
 
 PACKAGE = "metering_pipeline.reconciliation"
-REPAIR = ("reread_delete", "reread_insert", "reread_rejected", "reread_recount", "reread_owe")
+REPAIR = (
+    "reread_delete", "reread_insert", "reread_rejected", "reread_erase", "reread_recount", "reread_owe",
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +193,7 @@ def _read(connection: psycopg.Connection, snapshot: Snapshot, version: Any) -> N
                 for chunk in readers.read(version.file_key, snapshot.stream, limits):
                     columns = (column.to_pylist() for column in chunk.events.columns)
                     for record in zip(*columns, strict=True):
-                        copy.write_row((*provenance, *record))
+                        copy.write_row((*provenance, *record, None))  # nothing is erased in a file
                     rejected += chunk.rejected
         except UnreadableFile as error:
             connection.execute("truncate reread")

@@ -7,7 +7,7 @@ declare
 begin
     foreach wanted in array array[
         'metering_landing', 'metering_transform', 'metering_issue', 'metering_pipeline', 'metering_analyst',
-        'metering_tenant'
+        'metering_erase', 'metering_tenant'
     ] loop
         begin
             if to_regrole(wanted) is null then
@@ -18,11 +18,11 @@ begin
             when duplicate_object or unique_violation then null;
         end;
     end loop;
-    -- Who transforms or issues reads everything, as an analyst does. Landing reads what it writes.
+    -- Who transforms, issues or erases reads everything, as an analyst does. Landing reads what it writes.
     for wanted, of_role in
         values
         ('metering_transform', 'metering_analyst'), ('metering_issue', 'metering_analyst'),
-        ('metering_pipeline', 'metering_landing'), ('metering_pipeline', 'metering_transform'),
+        ('metering_erase', 'metering_analyst'), ('metering_pipeline', 'metering_landing'), ('metering_pipeline', 'metering_transform'),
         ('metering_pipeline', 'metering_issue')
     loop
         if not pg_has_role(wanted, of_role, 'usage') then

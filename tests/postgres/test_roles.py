@@ -116,7 +116,7 @@ def attempts(schema: psycopg.Connection) -> Iterator[tuple[str, sql.Composed]]:
             "select relnamespace::regnamespace::text, relname from pg_trigger inner join pg_class on tgrelid = pg_class.oid"
             " where tgname = 'append_only'"
         )),
-        ("landing", "usage_events"), ("landing", "rejected_events"),
+        ("landing", "usage_events"), ("landing", "rejected_events"), ("landing", "erasures"),
         ("reconciliation", "law_results"), ("catalog", "schema_files"),
     ]  # fmt: skip
     for table, harm in itertools.product(kept, harmful):
@@ -130,7 +130,9 @@ def attempts(schema: psycopg.Connection) -> Iterator[tuple[str, sql.Composed]]:
         )
 
 
-@pytest.mark.parametrize("role", ["landing", "transform", "issue", "pipeline", "analyst", "tenant"])
+@pytest.mark.parametrize(
+    "role", ["landing", "transform", "issue", "pipeline", "analyst", "erase", "tenant"]
+)
 def test_what_is_kept_for_good_is_refused_by_privilege(
     schema: psycopg.Connection, role: str
 ) -> None:
@@ -143,7 +145,7 @@ def test_what_is_kept_for_good_is_refused_by_privilege(
             assert is_refused(schema, statement), f"metering_{role} may {name}"
 
 
-@pytest.mark.parametrize("role", ["analyst", "tenant"])
+@pytest.mark.parametrize("role", ["analyst", "erase", "tenant"])
 def test_who_reads_writes_nothing(schema: psycopg.Connection, role: str) -> None:
     statements = [
         *(sql.SQL("create table {}.more ()").format(sql.Identifier(each)) for each in SCHEMAS),
@@ -153,6 +155,8 @@ def test_who_reads_writes_nothing(schema: psycopg.Connection, role: str) -> None
         sql.SQL("select catalog.ensure_day_partitions('ledger', 'usage_events', '{2026-01-01}')"),
         sql.SQL("select catalog.renew_statistics('ledger.pending')"),
         sql.SQL("select catalog.make_rebuild_schema()"),
+        sql.SQL("select landing.erase_landed('-infinity', 'infinity')"),
+        sql.SQL("select landing.expire_rejected(now())"),
         sql.SQL("set local role metering_pipeline"),
     ]
     # a superuser's session may take any role: only a login of its own cannot
@@ -162,6 +166,16 @@ def test_who_reads_writes_nothing(schema: psycopg.Connection, role: str) -> None
         schema.execute("set local session authorization reader")
         for statement in statements:
             assert is_refused(schema, statement), statement.as_string(schema)
+
+
+@pytest.mark.parametrize("role", ["landing", "transform", "issue", "pipeline", "analyst", "tenant"])
+def test_only_who_may_erase_does(schema: psycopg.Connection, role: str) -> None:
+    asked = sql.SQL("select landing.erase_payloads('acme', '{x}', 'asked', 'dpo', now())")
+    with schema.transaction(force_rollback=True):
+        schema.execute(sql.SQL("set local role {}").format(sql.Identifier(f"metering_{role}")))
+        assert is_refused(schema, asked)
+        schema.execute("set local role metering_erase")
+        assert not is_refused(schema, asked)
 
 
 def test_a_role_that_transforms_makes_views_and_no_schema(schema: psycopg.Connection) -> None:

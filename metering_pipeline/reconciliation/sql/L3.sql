@@ -11,17 +11,19 @@ landed_bytes as (
         events.correlation_id,
         events.quantity,
         events.properties,
+        events.erased_payload_hash,
         micros.since_1970,
         sha256(convert_to(
             events.tenant_id || chr(31) || events.event_type || chr(31)
             || micros.since_1970::text || chr(31) || events.correlation_id, 'UTF8'
         )) as fingerprint_bytes,
-        sha256(convert_to(
+        -- of a payload that was erased the hash that it had stands beside the record
+        coalesce(uuid_send(events.erased_payload_hash), sha256(convert_to(
             case
                 when scale(events.quantity) = 0 then events.quantity::text
                 else rtrim(rtrim(events.quantity::text, '0'), '.')
             end || chr(31) || events.properties, 'UTF8'
-        )) as payload_bytes
+        ))) as payload_bytes
     from landing.usage_events as events
     cross join lateral (
         select
@@ -52,6 +54,7 @@ landed as (
         landed_hour,
         tenant_id,
         count(*) as landed_count,
+        count(erased_payload_hash) as erased_count,
         sum(quantity) as landed_quantity,
         sum(fingerprint_term) as landed_digest,
         sum(payload_term) as landed_payload_digest,
@@ -157,6 +160,7 @@ digests as (
         landed_hour,
         tenant_id,
         coalesce(landed_count, 0) as landed_count,
+        coalesce(erased_count, 0) as erased_count,
         coalesce(posted_count, 0) as posted_count,
         coalesce(landed_quantity, 0) as landed_quantity,
         coalesce(posted_quantity, 0) as posted_quantity,
@@ -908,6 +912,7 @@ digest_sums as (
     select
         landed_hour,
         sum(landed_count) as landed_count,
+        sum(erased_count) as erased_count,
         sum(posted_count) as posted_count,
         sum(landed_quantity) as landed_quantity,
         sum(posted_quantity) as posted_quantity,
@@ -949,6 +954,7 @@ results as (
         failing_sums.landed_hour is null as passed,
         jsonb_build_object(
             'landed_count', coalesce(digest_sums.landed_count, 0),
+            'erased_payloads', coalesce(digest_sums.erased_count, 0),
             'posted_count', coalesce(digest_sums.posted_count, 0),
             'landed_quantity', coalesce(digest_sums.landed_quantity, 0)::text,
             'posted_quantity', coalesce(digest_sums.posted_quantity, 0)::text,

@@ -2,7 +2,8 @@
 select catalog.make_rebuild_schema();
 
 -- What landing says of each copy, superseded file versions included; the hashes computed anew from the
--- published rules (the first 128 bits of SHA-256), not by the models' expressions.
+-- published rules (the first 128 bits of SHA-256), not by the models' expressions. Of a payload that was erased the
+-- hash that it had stands beside the record.
 create view ledger_rebuilt.landed as
 select
     case when events.void then 'void' else 'event' end as kind,
@@ -14,12 +15,12 @@ select
         events.tenant_id || chr(31) || events.event_type || chr(31)
         || micros.since_1970::text || chr(31) || events.correlation_id, 'UTF8'
     )) from 1 for 16), 'hex')::uuid as fingerprint,
-    encode(substring(sha256(convert_to(
+    coalesce(events.erased_payload_hash, encode(substring(sha256(convert_to(
         case
             when scale(events.quantity) = 0 then events.quantity::text
             else rtrim(rtrim(events.quantity::text, '0'), '.')
         end || chr(31) || events.properties, 'UTF8'
-    )) from 1 for 16), 'hex')::uuid as payload_hash,
+    )) from 1 for 16), 'hex')::uuid) as payload_hash,
     trim_scale(events.quantity) as quantity,
     events.properties::jsonb as properties,
     events.landed_hour,

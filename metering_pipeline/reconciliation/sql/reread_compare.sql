@@ -1,17 +1,35 @@
 -- The records of one file version, accepted and rejected, as the file says them against landing, line by line.
-with sides as (
+-- A payload that was erased is what the file says if that has the hash which the payload had.
+with erased as (
+    select
+        line_number,
+        properties,
+        erased_payload_hash
+    from landing.usage_events
+    where
+        landed_hour = %(landed_hour)s
+        and file_id = %(file_id)s
+        and erased_payload_hash is not null
+),
+
+sides as (
     select
         true as is_file,
-        line_number,
-        tenant_id,
-        event_type,
-        occurred_at,
-        correlation_id,
-        quantity,
-        properties,
-        void::text as void,
+        reread.line_number,
+        reread.tenant_id,
+        reread.event_type,
+        reread.occurred_at,
+        reread.correlation_id,
+        reread.quantity,
+        coalesce(erased.properties, reread.properties) as properties,
+        reread.void::text as void,
         null as reason
     from pg_temp.reread
+    left join erased
+        on reread.line_number = erased.line_number
+            and erased.erased_payload_hash = encode(substring(sha256(convert_to(
+                trim_scale(reread.quantity)::text || chr(31) || reread.properties, 'UTF8'
+            )) for 16), 'hex')::uuid
     union all
     select
         true as is_file,

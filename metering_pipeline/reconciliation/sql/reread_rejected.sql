@@ -10,4 +10,6 @@ insert into landing.rejected_events
 select *
 from pg_temp.reread_rejected
 on conflict (file_id, line_number) do update
-    set reason = excluded.reason, detail = excluded.detail
+    set
+        reason = excluded.reason,
+        detail = case when rejected_events.raw_line is null then rejected_events.detail else excluded.detail end
