@@ -186,6 +186,12 @@ def explain_event(
     for fate in answer.fates:
         _print_fate(console, fate)
     _print_rejected(console, answer)
+    for each in answer.erasures:
+        console.print(
+            f"Its payload was erased on {each.erased_at.astimezone(UTC).date()} by {each.erased_by} ({each.why}): "
+            "hashes, quantity and what metrics read are left.",
+            markup=False, highlight=False,
+        )  # fmt: skip
     if answer.unsealed_hours:
         console.print(
             f"{answer.unsealed_hours:,} landing hours in which it may land are not sealed: files may still come."
@@ -372,11 +378,12 @@ def _print_piece(console: Console, proof: Proof) -> None:
     )
     for each in proof.events:
         holds = each.fingerprint_holds and each.payload_holds
+        erased = f"\npayload erased {each.erased_at.astimezone(UTC).date()}" if each.erased_at else ""  # fmt: skip
         table.add_row(
             f"{event_fate.instant_text(each.occurred_at)}\n{escape(each.correlation_id)}",
             f"{escape(str(each.file_key))}\nline {each.line_number}",
             f"{each.value:,f}",
-            "[green]✓[/green]" if holds else "[red]✗[/red]",
+            ("[green]✓[/green]" if holds else "[red]✗[/red]") + erased,
         )
     console.print(table)
 

@@ -154,6 +154,8 @@ class Answer:
     fates: list[Fate]
     rejected: list[Any] = field(default_factory=list)
     unsealed_hours: int = 0
+    erasures: list[Any] = field(default_factory=list)
+    """The one by which the payload was erased, if it was."""
 
 
 def find_event(
@@ -191,13 +193,10 @@ def find_event(
     unsealed = 0
     if not fates:
         (unsealed,) = rows(connection, PACKAGE, "explain_unsealed", landed)[0]
-    rejected = rows(
-        connection,
-        PACKAGE,
-        "explain_rejected",
-        landed | {"tenant_id": tenant_id, "correlation_id": correlation_id},
-    )
-    return Answer(tenant_id, correlation_id, start, end, fates, rejected, unsealed)
+    request = {"tenant_id": tenant_id, "correlation_id": correlation_id}
+    rejected = rows(connection, PACKAGE, "explain_rejected", landed | request)
+    erasures = rows(connection, PACKAGE, "explain_erasure", request)
+    return Answer(tenant_id, correlation_id, start, end, fates, rejected, unsealed, erasures)
 
 
 def instant_text(instant: datetime) -> str:

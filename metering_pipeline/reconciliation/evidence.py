@@ -41,7 +41,7 @@ from metering_pipeline.reconciliation.statements import rows, statement
 from metering_pipeline.settings import hour_of
 
 PACKAGE = "metering_pipeline.reconciliation"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FETCHED = 10_000
 """Events in memory at a time."""
 
@@ -77,7 +77,7 @@ SCHEMAS = {
         ("line_number", pa.int64()), ("day", pa.date32()), ("hour", INSTANT), ("dimensions", TEXT), ("value", TEXT),
         ("tenant_id", TEXT), ("event_type", TEXT), ("occurred_at", INSTANT), ("occurred_us", pa.int64()),
         ("correlation_id", TEXT), ("quantity", TEXT), ("properties", TEXT), ("fingerprint", TEXT),
-        ("payload_hash", TEXT), ("file_key", TEXT), ("file_line", pa.int64()),
+        ("payload_hash", TEXT), ("file_key", TEXT), ("file_line", pa.int64()), ("erased_at", INSTANT),
     ]),
     "files": pa.schema([
         ("file_key", TEXT), ("content_sha256", TEXT), ("size_bytes", pa.int64()), ("landed_hour", INSTANT),

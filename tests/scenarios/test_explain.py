@@ -633,6 +633,27 @@ def test_evidence_says_what_it_cannot_prove(told: Told, tmp_path: Path) -> None:
     assert "days not proven" in "".join(problems(tmp_path / "gap"))
 
 
+def test_an_erased_payload_is_said_and_the_rest_proved(told: Told, tmp_path: Path) -> None:
+    erasing = "select landing.erase_payloads('acme', '{large,withdrawn}', 'asked', 'dpo', now())"
+    with told.tampered(erasing):
+        written = write_evidence(told.connection, FIRST, tmp_path / FIRST)
+        [(number,)] = told.connection.execute(
+            "select line_number from reconciliation.document_lines where document = %s and charge_id = 'basic-large'",
+            (FIRST,),
+        ).fetchall()
+        proof = prove_line(told.connection, FIRST, number)
+        assert prove_every_event(told.connection, proof).holds
+        answer = find_event(told.connection, "acme", "large")
+    assert written.unproven == []
+    assert verify(tmp_path / FIRST).stdout == ""
+    events = pq.read_table(tmp_path / FIRST / "events.parquet").to_pylist()
+    erased = {each["correlation_id"]: each["properties"] for each in events if each["erased_at"]}
+    assert erased == {"large": '{"model":"large"}', "withdrawn": '{"model":"small"}'}
+    assert proof.holds, proof.steps
+    assert [each.erased_at is not None for each in proof.events] == [True]
+    assert [(each.erased_by, each.why) for each in answer.erasures] == [("dpo", "asked")]
+
+
 def test_evidence_is_written_as_a_whole_or_not_at_all(told: Told, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(EvidenceError, match="exists already"):

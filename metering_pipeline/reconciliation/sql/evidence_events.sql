@@ -10,7 +10,8 @@ select
     fingerprint,
     payload_hash,
     file_key,
-    line_number
+    line_number,
+    erased_at
 from reconciliation.hour_events(
     %(tenant_id)s, %(metric)s, %(starts_at)s, %(ends_at)s, %(dimensions)s, null
 )
