@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 import psycopg
 from rich.console import Console
 
 from metering_pipeline import settings
 from metering_pipeline.errors import MeteringError, require_texts
+from metering_pipeline.landing.archives import Archives
 from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.progress import step
+from metering_pipeline.settings import Settings
 
 TABLES = (
     "landing.usage_events", "landing.rejected_events", "ledger.usage_events", "ledger.duplicates",
@@ -40,12 +42,13 @@ class Erasure:
     """What an erasure came to.
 
     Figures: requests that were not erased before, and rows by table that lost something. Not landed: requests of
-    which there is no record yet; what lands of them is erased as it lands.
+    which there is no record yet; what lands of them is erased as it lands. Attached: days that were archived.
     """
 
     figures: Mapping[str, int]
     holders: list[Holder]
     not_landed: list[str]
+    attached: list[date]
 
     @property
     def is_new(self) -> bool:
@@ -54,26 +57,30 @@ class Erasure:
 
 def erase(
     database: Database,
+    configured: Settings,
     tenant_id: str,
     requests: Sequence[str],
     by: str,
     why: str,
-    now: datetime,
     keep: bool = True,
 ) -> Erasure:
     """Erase the payloads of a tenant's requests, given by their correlation ids, wherever the database has them.
 
-    One transaction under the pipeline's lock; without ``keep`` it is undone. Where all was erased before nothing
-    more is recorded. Raises ErasureError where none of the requests has landed, or where the ledger says something
-    else than landing.
+    One transaction under the pipeline's lock; without ``keep`` it is undone. Archived days that have records of the
+    requests are attached before. Where all was erased before nothing more is recorded. Raises ErasureError where
+    none of the requests has landed, or where the ledger says something else than landing; ArchiveError.
     """
     require_texts(by=by, why=why)
     wanted = list(dict.fromkeys(requests))
+    now = configured.now()
+    attached = _attach(Archives(database, configured), tenant_id, wanted, now)
     with database.connect() as connection:
         connection.execute("set role metering_erase")
         figures = _erase(connection, tenant_id, wanted, by, why, now)
         holders, landed = _landed(connection, tenant_id, wanted)
-        erasure = Erasure(figures, holders, [each for each in wanted if each not in landed])
+        erasure = Erasure(
+            figures, holders, [each for each in wanted if each not in landed], attached
+        )
         if not landed and not figures["landing.rejected_events"]:
             raise ErasureError(
                 f"Nothing of tenant {tenant_id!r} has landed with "
@@ -103,6 +110,15 @@ def _erase(
             "--repair): once the payloads are gone nobody can tell any more which is right."
         ) from None
     return dict(figures)
+
+
+def _attach(archives: Archives, tenant_id: str, requests: list[str], now: datetime) -> list[date]:
+    """The archived days with records of the requests, which are in the database now and in no file."""
+    days = [each.day for each in archives.in_force() if archives.records(each, tenant_id, requests)]
+    for day in days:
+        archives.attach(day, now)
+    archives.remove_loose()
+    return days
 
 
 def _landed(
@@ -141,7 +157,7 @@ def erase_and_print(
     configured = settings.load()
     database = open_database(configured, reading=True)
     with step(console, "Payloads erased" if keep else "Payloads erased, and that undone") as say:
-        erasure = erase(database, tenant_id, requests, by, why, configured.now(), keep)
+        erasure = erase(database, configured, tenant_id, requests, by, why, keep)
         say(f"{erasure.figures['requests']:,} requests")
     if erasure.is_new:
         rows = ", ".join(
@@ -155,6 +171,10 @@ def erase_and_print(
         say_plainly("Hashes, quantities and what metrics read are kept: no figure changes.")
     else:
         say_plainly("All of it was erased before: nothing was changed.")
+    if erasure.attached:
+        say_plainly(
+            f"Attached for it, and archived again by metering archive write: {_some(erasure.attached, 'days')}."
+        )
     if erasure.not_landed:
         say_plainly(
             "No event of these has landed; what lands of them is erased then: "

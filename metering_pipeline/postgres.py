@@ -57,8 +57,8 @@ class Connection(psycopg.Connection):
         except psycopg.errors.InsufficientPrivilege as error:
             raise DatabaseError(
                 f"The login may not do this: {error.diag.message_primary}. Grant it the role that it "
-                f"needs: {PIPELINE_ROLE} runs the pipeline, metering_erase erases payloads, metering_analyst "
-                "reads (docs/security.md)."
+                f"needs: {PIPELINE_ROLE} runs the pipeline, metering_erase erases payloads, metering_archive "
+                "archives, metering_analyst reads (docs/security.md)."
             ) from error
 
 
@@ -287,6 +287,7 @@ def settings_in_database(settings: Settings) -> dict[str, str]:
         "settle_minutes": str(settings.settle_minutes),
         "landing_rescan_hours": str(settings.landing_rescan_hours),
         "rejected_days": str(settings.rejected_days),
+        "archive_after_days": str(settings.archive_after_days),
         "final_days": str(settings.final_days),
         "approval": settings.approval,
         "provider_usage": settings.provider_usage or "",

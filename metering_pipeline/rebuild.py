@@ -40,6 +40,10 @@ def print_landing(console: Console, compared: LandingComparison, samples: int) -
     if compared.gone:
         shown = ", ".join(compared.gone[:samples])
         lines.append(f"Not compared: {len(compared.gone):,} files that are gone, as {shown}")
+    if compared.archived_days:
+        lines.append(
+            f"Not compared: {compared.archived_days:,} days that are archived (metering archive list)"
+        )
     if compared.differing:
         lines.append(
             f"{compared.missing:,} missing, {compared.extra:,} extra, {compared.modified:,} modified"
@@ -93,6 +97,11 @@ def print_comparison(console: Console, comparison: Comparison) -> None:
         console.print(
             f"Not compared: {comparison.left_out:,} events with a copy in one of the {comparison.waiting_hours:,} "
             "landing hours that wait to be posted. Run those (metering run), then compare again."
+        )
+    if comparison.archived_days:
+        console.print(
+            f"Not compared: {comparison.archived_days:,} days of usage whose records are archived "
+            "(metering archive list)."
         )
     if comparison.repair is not None:
         console.print(

@@ -69,6 +69,13 @@ class Settings:
     """Days after landing for which the bytes of a rejected record are kept, so that its producer can mend it.
     Later only file, line and reason stay: it may be anything, and nobody reads it any more."""
 
+    archive_after_days: int = 0
+    """Days after which ``metering archive write`` writes a UTC day of landing to Parquet and takes it out of the
+    database. Laws and rebuilds look at it no more until it is attached again. 0: nothing is archived."""
+
+    archive_url: str | None = None
+    """Where archived days are: a directory or any URL that Arrow's filesystems open. Unset: <home>/archive."""
+
     earliest_event_date: date = date(2020, 1, 1)
     """Events before this UTC day are rejected: a producer's clock that starts at 1970 is no usage."""
 
@@ -125,6 +132,10 @@ class Settings:
     @property
     def landing_root(self) -> str:
         return self.landing_url or str(self.home.resolve() / "landing")
+
+    @property
+    def archive_root(self) -> str:
+        return self.archive_url or str(self.home.resolve() / "archive")
 
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:

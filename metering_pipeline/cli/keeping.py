@@ -1,10 +1,13 @@
 """Commands about what is kept, and what not."""
 
+import sys
+from datetime import date
 from pathlib import Path
 
 import click
 
 from metering_pipeline.cli.group import cli, console
+from metering_pipeline.cli.values import Day
 
 
 @cli.command()
@@ -37,3 +40,37 @@ def _lines(file: Path) -> list[str]:
         return [line for line in file.read_text("utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise click.UsageError(f"{file} is not UTF-8: write one correlation id a line.") from None
+
+
+@cli.group()
+def archive() -> None:
+    """Old days of landing, as Parquet files instead of rows."""
+
+
+@archive.command()
+def write() -> None:
+    """Archive the days of landing that are older than METERING_ARCHIVE_AFTER_DAYS.
+
+    Each is written to Parquet, read back and compared, proved (L1 to L3) once more, and taken out of the database: in
+    one transaction, or not at all. Exit code 1 if a day was refused.
+    """
+    from metering_pipeline.archive import archive_due
+
+    sys.exit(0 if archive_due(console) else 1)
+
+
+@archive.command(name="list")
+def list_archived() -> None:
+    """The days that are archived, with their files."""
+    from metering_pipeline.archive import list_archives
+
+    list_archives(console)
+
+
+@archive.command()
+@click.argument("days", nargs=-1, required=True, type=Day())
+def attach(days: tuple[date, ...]) -> None:
+    """Put archived days back into the database, row for row, to prove, rebuild or explain them."""
+    from metering_pipeline.archive import attach as attach_days
+
+    attach_days(console, list(days))

@@ -91,7 +91,7 @@ class Source:
         self._url = url
         self._shown = without_secrets(url)
         with self._explained():
-            filesystem, path = _open(url)
+            filesystem, path = open_filesystem(url)
         self._in_folders = filesystem.type_name == "local"
         self._root, self._root_path = filesystem, path
         self._expect_root()
@@ -203,8 +203,11 @@ class Source:
             raise SourceError(f"{place} cannot be read: {advice}. {detail}") from None
 
 
-def _open(url: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a URL and the path in it, with clients that give up within seconds."""
+def open_filesystem(url: str) -> tuple[fs.FileSystem, str]:
+    """The filesystem of a URL or a directory and the path in it, with clients that give up within seconds.
+
+    Raises OSError, pa.ArrowInvalid.
+    """
     if "://" not in url:
         return fs.LocalFileSystem(), str(Path(url).resolve())
     if url.startswith(("gs://", "gcs://")) and "retry_limit_seconds" not in url:

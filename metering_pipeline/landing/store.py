@@ -1,6 +1,7 @@
 """Landing hours in the database: one transaction an hour, nothing lost, nothing twice."""
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +17,17 @@ from adbc_driver_postgresql import dbapi
 
 from metering_pipeline.errors import hiding_rows
 from metering_pipeline.landing import readers
+from metering_pipeline.landing.archives import ArchiveError, Archives
 from metering_pipeline.landing.columns import INSTANT
 from metering_pipeline.landing.events import Limits
 from metering_pipeline.landing.listing import unreadable
 from metering_pipeline.landing.manifests import Manifest, read_manifest
 from metering_pipeline.landing.readers import Chunk, RejectedRecord, UnreadableFile
 from metering_pipeline.landing.sources import Source, SourceFile, Unknown
-from metering_pipeline.postgres import PIPELINE_LOCK
+from metering_pipeline.postgres import PIPELINE_LOCK, Database
 from metering_pipeline.settings import HOUR, Settings
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str], object]
 """Called with a line of text after each landing hour."""
@@ -113,6 +117,7 @@ class Store:
     """
 
     def __init__(self, url: str, settings: Settings, source: Source, keep: bool = True) -> None:
+        self._url = url
         self._settings = settings
         self._source = source
         self._keep = keep
@@ -163,7 +168,7 @@ class Store:
         contents = self._source.list_hour(landed_hour)
         files = contents.files.get(landed_hour, [])
         manifests = contents.manifests.get(landed_hour, [])
-        if files:
+        if self._is_in_database(landed_hour, [*files, *manifests], now) and files:
             self._make_partition(landed_hour)
         with self._transaction():
             # Files may take long to fetch and read. Until what they hold is to be seen, only those wait
@@ -216,6 +221,34 @@ class Store:
     def _execute(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         self._cursor.execute(statement, parameters=list(parameters) or None)
         return self._cursor.fetchall() if self._cursor.description else []
+
+    def _is_in_database(
+        self, landed_hour: datetime, files: Sequence[SourceFile], now: datetime
+    ) -> bool:
+        """Whether the hour's day is not archived. If it is and something new has come, it is attached first.
+
+        Raises ArchiveError, also where nothing is to be kept.
+        """
+        day = landed_hour.date()
+        if landed_hour.replace(hour=0) in self._days_made:
+            return True
+        with self._transaction():
+            if not self._execute(_IS_ARCHIVED, day):
+                return True
+            known = {*self._execute(_KNOWN_CONTENTS, landed_hour)}
+        if all((file.key, self._sha256(file)) in known for file in files):
+            return False
+        if not self._keep:
+            raise ArchiveError(
+                f"Something new has come for {day}, which is archived: metering archive attach {day} first."
+            )
+        log.info("landing of %s is archived, and attached again: something new has come", day)
+        Archives(Database(self._url, ""), self._settings).attach(day, now)
+        return True
+
+    def _sha256(self, file: SourceFile) -> str:
+        with self._source.snapshot(file) as snapshot:
+            return snapshot.content_sha256
 
     def _make_partition(self, landed_hour: datetime) -> None:
         day = landed_hour.replace(hour=0)
@@ -444,6 +477,18 @@ class Store:
             sealed,
         )
 
+
+_IS_ARCHIVED = "select 1 from landing.archives where day = $1::date and attached_at is null"
+
+_KNOWN_CONTENTS = """
+select file_key, content_sha256
+from landing.files
+where landed_hour = $1::timestamptz and superseded_by is null
+union all
+select file_key, content_sha256
+from landing.manifests
+where landed_hour = $1::timestamptz and superseded_by is null
+"""
 
 _ADD_UP_FILES = """
 insert into landing.file_totals (file_id, event_type, event_count, quantity, event_digest)

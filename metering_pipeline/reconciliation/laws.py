@@ -69,7 +69,7 @@ def evaluate(
     """Evaluate a law for every window of it in [window_start, window_end) and keep the results.
 
     Windows are those that hold something, or that were evaluated before: a red one turns green by
-    an evaluation only. ``now`` is the clock written as evaluated_at. Each window's row comes before
+    an evaluation only. Landing hours that are archived are left out: they were proved when they were. ``now`` is the clock written as evaluated_at. Each window's row comes before
     its tenants'. A connection outside of a transaction gets one of its own (REPEATABLE READ,
     committed at the end); inside of one the caller's snapshot counts. Raises ValueError for an
     unknown law.
@@ -79,7 +79,13 @@ def evaluate(
     with one_snapshot(connection):
         if law == "L5":
             return _evaluate_documents(connection, window_start, window_end, now)
-        return _evaluate(connection, law, window_start, window_end, now)
+        if law == "L4":
+            return _evaluate(connection, law, window_start, window_end, now)
+        return [
+            result
+            for start, end in _spans_kept(connection, window_start, window_end)
+            for result in _evaluate(connection, law, start, end, now)
+        ]
 
 
 def evaluate_day_of_usage(
@@ -100,6 +106,20 @@ def _evaluate(
     # A query that only reads may use more than one process; one that inserts may not.
     found = rows(connection, PACKAGE, name, {"window_start": start, "window_end": end})
     return _keep(connection, name.partition("_")[0], found, now)
+
+
+def _spans_kept(
+    connection: psycopg.Connection, start: datetime, end: datetime
+) -> Iterator[tuple[datetime, datetime]]:
+    """The span of landing hours, cut around the UTC days that are archived."""
+    for row in rows(
+        connection, PACKAGE, "archived_days", {"window_start": start, "window_end": end}
+    ):
+        if start < row.day:
+            yield start, row.day
+        start = row.day + DAY
+    if start < end:
+        yield start, end
 
 
 def law_state(connection: psycopg.Connection) -> list[LawState]:

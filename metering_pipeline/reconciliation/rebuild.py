@@ -82,7 +82,7 @@ class Repair:
 @dataclass(frozen=True)
 class Comparison:
     """A rebuild's outcome. Waiting hours are landed, but not posted since: the events that they hold a
-    copy of (left_out of them) were not compared."""
+    copy of (left_out of them) were not compared; nor were the days of usage of which landing is archived."""
 
     tables: tuple[TableComparison, ...]
     samples: tuple[Sample, ...]
@@ -90,6 +90,7 @@ class Comparison:
     waiting_hours: int
     left_out: int
     repair: Repair | None
+    archived_days: int = 0
 
     @property
     def differing(self) -> int:
@@ -155,6 +156,8 @@ def _rebuild(
     now: datetime,
     samples: int,
 ) -> Comparison:
+    asked = len(days)
+    days = _kept(connection, days)
     _read_landing(connection, days, landed)
     compared = _compare(connection, days)
     found = [
@@ -172,7 +175,20 @@ def _rebuild(
         waiting_hours=left_out.waiting_hours,
         left_out=left_out.events,
         repair=mended,
+        archived_days=asked - len(days),
     )
+
+
+def _kept(connection: psycopg.Connection, days: Sequence[datetime]) -> Sequence[datetime]:
+    """Those of the days of usage of which landing has every copy."""
+    if not days:
+        return days
+    parameters = {"window_start": min(days), "window_end": max(days) + DAY}
+    archived = {
+        row.day.astimezone(UTC)
+        for row in rows(connection, PACKAGE, "rebuild_archived_days", parameters)
+    }
+    return [day for day in days if day not in archived]
 
 
 @contextmanager

@@ -67,6 +67,7 @@ class LandingComparison:
     miscounted: list[str] = field(default_factory=list)
     samples: list[LineDifference] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)
+    archived_days: int = 0
 
     @property
     def differing(self) -> int:
@@ -109,6 +110,9 @@ def rebuild_landing(
     with database.connect() as connection:
         known = rows(
             connection, PACKAGE, "landed_versions", {"window_start": start, "window_end": end}
+        )
+        comparison.archived_days = len(
+            rows(connection, PACKAGE, "archived_days", {"window_start": start, "window_end": end})
         )
     for number, hour in enumerate(sorted({each.landed_hour for each in known}), start=1):
         files = {each.key: each for each in listed.get(hour.astimezone(UTC), [])}

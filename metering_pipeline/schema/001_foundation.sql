@@ -52,6 +52,16 @@ begin
     end if;
     parent_oid := format('%I.%I', parent_schema, parent_table)::regclass;
     perform pg_advisory_xact_lock(hashtextextended('partitions of ' || parent_schema, 0));
+    if parent_schema = 'landing' then
+        select archives.day
+        into day
+        from landing.archives
+        where archives.attached_at is null and archives.day = any(days)
+        limit 1;
+        if found then
+            raise exception 'landing of % is archived: metering archive attach %', day, day;
+        end if;
+    end if;
     foreach day in array days loop
         partition_name := format('%s_%s', parent_table, to_char(day, 'YYYYMMDD'));
         if not exists (

@@ -7,7 +7,7 @@ declare
 begin
     foreach wanted in array array[
         'metering_landing', 'metering_transform', 'metering_issue', 'metering_pipeline', 'metering_analyst',
-        'metering_erase', 'metering_tenant'
+        'metering_archive', 'metering_erase', 'metering_tenant'
     ] loop
         begin
             if to_regrole(wanted) is null then
@@ -22,7 +22,8 @@ begin
     for wanted, of_role in
         values
         ('metering_transform', 'metering_analyst'), ('metering_issue', 'metering_analyst'),
-        ('metering_erase', 'metering_analyst'), ('metering_pipeline', 'metering_landing'), ('metering_pipeline', 'metering_transform'),
+        ('metering_erase', 'metering_analyst'), ('metering_archive', 'metering_analyst'),
+        ('metering_archive', 'metering_landing'), ('metering_pipeline', 'metering_landing'), ('metering_pipeline', 'metering_transform'),
         ('metering_pipeline', 'metering_issue')
     loop
         if not pg_has_role(wanted, of_role, 'usage') then

@@ -92,10 +92,10 @@ def test_events_arrive_as_they_were_sent(landing: Landing) -> None:
     occurred_at = datetime(2026, 1, 31, 13, 5, 0, 250_000, UTC)
     assert first == (
         AT, file_id, 1, "acme", "api.request", occurred_at, "1",
-        Decimal("-99999999999999999999.999999999999999999"), '{"a":"é\\\\","b":1.5}', False,
+        Decimal("-99999999999999999999.999999999999999999"), '{"a":"é\\\\","b":1.5}', False, None,
     )  # fmt: skip
     assert second == (
-        AT, file_id, 2, "acme", "api.request", occurred_at, "2", Decimal(1), "{}", True,
+        AT, file_id, 2, "acme", "api.request", occurred_at, "2", Decimal(1), "{}", True, None,
     )  # fmt: skip
     [(text,)] = landing.query(
         "select trim_scale(quantity)::text from landing.usage_events where line_number = 2"

@@ -117,6 +117,7 @@ def attempts(schema: psycopg.Connection) -> Iterator[tuple[str, sql.Composed]]:
             " where tgname = 'append_only'"
         )),
         ("landing", "usage_events"), ("landing", "rejected_events"), ("landing", "erasures"),
+        ("landing", "archives"),
         ("reconciliation", "law_results"), ("catalog", "schema_files"),
     ]  # fmt: skip
     for table, harm in itertools.product(kept, harmful):
@@ -131,7 +132,7 @@ def attempts(schema: psycopg.Connection) -> Iterator[tuple[str, sql.Composed]]:
 
 
 @pytest.mark.parametrize(
-    "role", ["landing", "transform", "issue", "pipeline", "analyst", "erase", "tenant"]
+    "role", ["landing", "transform", "issue", "pipeline", "analyst", "archive", "erase", "tenant"]
 )
 def test_what_is_kept_for_good_is_refused_by_privilege(
     schema: psycopg.Connection, role: str
@@ -168,14 +169,25 @@ def test_who_reads_writes_nothing(schema: psycopg.Connection, role: str) -> None
             assert is_refused(schema, statement), statement.as_string(schema)
 
 
-@pytest.mark.parametrize("role", ["landing", "transform", "issue", "pipeline", "analyst", "tenant"])
-def test_only_who_may_erase_does(schema: psycopg.Connection, role: str) -> None:
-    asked = sql.SQL("select landing.erase_payloads('acme', '{x}', 'asked', 'dpo', now())")
+KEEPING = {
+    "erase": "select landing.erase_payloads('acme', '{x}', 'asked', 'dpo', now())",
+    "archive": "select landing.archive_day('2026-01-05', 'file', 0, 0, 0, 'sha', now())",
+}
+
+
+@pytest.mark.parametrize("own", KEEPING)
+@pytest.mark.parametrize(
+    "role", ["landing", "transform", "issue", "pipeline", "analyst", "archive", "erase", "tenant"]
+)
+def test_only_who_may_erase_or_archive_does(
+    schema: psycopg.Connection, role: str, own: str
+) -> None:
     with schema.transaction(force_rollback=True):
         schema.execute(sql.SQL("set local role {}").format(sql.Identifier(f"metering_{role}")))
-        assert is_refused(schema, asked)
-        schema.execute("set local role metering_erase")
-        assert not is_refused(schema, asked)
+        try:
+            assert is_refused(schema, sql.SQL(KEEPING[own])) is (role != own)
+        except psycopg.errors.RaiseException:
+            assert role == own, "refused by what it says, not by privilege"
 
 
 def test_a_role_that_transforms_makes_views_and_no_schema(schema: psycopg.Connection) -> None:

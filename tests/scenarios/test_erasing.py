@@ -5,7 +5,8 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from psycopg import sql
 
+from metering_pipeline import settings
 from metering_pipeline.cli import cli
 from metering_pipeline.erase import Erasure, ErasureError, erase
 from metering_pipeline.errors import MeteringError
@@ -87,7 +89,8 @@ def lived(pipeline: Pipeline, worlds: Worlds) -> Pipeline:
 
 
 def erased(pipeline: Pipeline, *requests: str, **more: Any) -> Erasure:
-    return erase(pipeline.database, "acme", requests or REQUESTS, "dpo", "asked", NOW, **more)
+    wanted = requests or REQUESTS
+    return erase(pipeline.database, settings.load(), "acme", wanted, "dpo", "asked", **more)
 
 
 def holding(pipeline: Pipeline, words: str = ADA) -> set[str]:
@@ -271,21 +274,33 @@ def test_a_killed_erasure_leaves_nothing_behind_and_is_repeated(lived: Pipeline)
 Command = Callable[..., Result]
 
 
-@pytest.fixture
-def command(lived: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """metering erase, under a login that may erase and otherwise look."""
-    with lived.database.connect() as connection:
-        connection.execute("drop role if exists dpo_login")
+@contextmanager
+def login(
+    pipeline: Pipeline, name: str, roles: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Commands are run under a login of these roles."""
+    with pipeline.database.connect() as connection:
         connection.execute(
-            "create role dpo_login login password 'dpo_login' in role metering_erase"
+            sql.SQL("create role {} login password {} in role {}").format(
+                sql.Identifier(name), sql.Literal(name), sql.SQL(roles)
+            )
         )
-    monkeypatch.setenv("METERING_DATABASE_URL", url_of("dpo_login", lived.database.url))
+    monkeypatch.setenv("METERING_DATABASE_URL", url_of(name, pipeline.database.url))
+    yield
+    with pipeline.database.connect() as connection:
+        connection.execute(sql.SQL("drop role {}").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def command(lived: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[Command]:
+    """metering erase, under a login that may erase and otherwise look."""
 
     def run(*arguments: str) -> Result:
         usual = ("--tenant", "acme", "--by", "dpo", "--why", "asked")
         return CliRunner().invoke(cli, ["erase", *usual, *arguments])
 
-    return run
+    with login(lived, "dpo_login", "metering_erase", monkeypatch):
+        yield run
 
 
 def test_the_pages_commands_and_queries_run(
@@ -294,7 +309,7 @@ def test_the_pages_commands_and_queries_run(
     page = (PROJECT_ROOT / "docs" / "retention.md").read_text()
     monkeypatch.chdir(tmp_path)
     Path("requests.txt").write_text("\n".join(REQUESTS) + "\n\n")
-    (commands,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    _, commands = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     shown, one, all_of_them = (
         command(*shlex.split(line)[2:]).output for line in commands.splitlines()
     )

@@ -153,6 +153,7 @@ where
     and {{ table }}.line_number = remaining.line_number;
 
 {% endfor -%}
+-- An hour that is archived was posted, and cannot be read: nothing of it is looked at.
 create temporary table superseded on commit drop as
 select
     file_id,
@@ -161,7 +162,8 @@ from {{ source('landing', 'files') }}
 where
     superseded_by is not null
     and landed_hour >= {{ window_start() }}
-    and landed_hour < {{ window_end() }};
+    and landed_hour < {{ window_end() }}
+    and landed_hour not in (select archived.landed_hour from {{ source('landing', 'archived_hours') }} as archived);
 
 analyze superseded;
 

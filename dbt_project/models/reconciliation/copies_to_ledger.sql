@@ -107,3 +107,7 @@ select
     {{ classified('compared.landed_count', 'compared.posted_count', "compared.differs_in = '{}'") }} as state
 from compared
 left join {{ source('landing', 'files') }} as files on compared.file_id = files.file_id
+where
+    compared.landed_hour not in (
+        select archived.landed_hour from {{ source('landing', 'archived_hours') }} as archived
+    )

@@ -1,4 +1,5 @@
--- What was counted when a file version was landed against the rows that are there, file by file.
+-- What was counted when a file version was landed against the rows that are there, file by file; without
+-- those whose rows are archived.
 
 with sides as (
     select
@@ -53,3 +54,4 @@ select
         'accepted_count + rejected_count', 'accepted_found + rejected_found', 'accepted_count = accepted_found'
     ) }} as state
 from compared
+where landed_hour not in (select archived.landed_hour from {{ source('landing', 'archived_hours') }} as archived)

@@ -148,7 +148,11 @@ of_records as (
         or cardinality(paired.differs_in) > 0
 )
 
-select * from of_files
-union all
-select * from of_records
+select *
+from (
+    select * from of_files
+    union all
+    select * from of_records
+) as differences
+where given_landed_hour not in (select archived.landed_hour from {{ source('landing', 'archived_hours') }} as archived)
 order by file_key, line_number nulls first

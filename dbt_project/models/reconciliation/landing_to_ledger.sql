@@ -66,3 +66,4 @@ select
     posted_quantity,
     {{ classified('landed_count', 'posted_count', 'same_content') }} as state
 from compared
+where landed_hour not in (select archived.landed_hour from {{ source('landing', 'archived_hours') }} as archived)

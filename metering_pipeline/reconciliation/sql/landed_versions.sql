@@ -1,4 +1,4 @@
--- The current file versions of a range of landing hours.
+-- The current file versions of a range of landing hours, without those whose records are archived.
 select
     file_id,
     file_key,
@@ -13,4 +13,5 @@ where
     superseded_by is null
     and landed_hour >= %(window_start)s
     and landed_hour < %(window_end)s
+    and landed_hour not in (select archived_hours.landed_hour from landing.archived_hours)
 order by landed_hour, file_key

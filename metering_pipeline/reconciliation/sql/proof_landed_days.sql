@@ -1,5 +1,5 @@
 -- The UTC days whose landing hours are proved: all from the first hour on, and any other that holds rows, or that
--- was found red.
+-- was found red. Not those that are archived.
 with outside as (
     select landed_hour
     from landing.files
@@ -26,4 +26,5 @@ with outside as (
 
 select distinct date_bin('1 day', landed_hour, '2000-01-01 00:00:00+00'::timestamptz) as day
 from outside
+where landed_hour not in (select archived_hours.landed_hour from landing.archived_hours)
 order by day

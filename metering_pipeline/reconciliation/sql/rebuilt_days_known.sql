@@ -1,5 +1,5 @@
 -- The UTC days of usage, of landing and of the ledger's partitions, with the week before the one asked for in which
--- each was rebuilt last, and whether it differed then.
+-- each was rebuilt last, and whether it differed then. What is archived cannot be rebuilt.
 with days as (
     select day
     from rollups.usage_daily
@@ -40,4 +40,10 @@ select
     ) as is_red
 from days
 left join rebuilt on days.day = rebuilt.day
+where
+    days.day not in (
+        select archives.day
+        from landing.archives
+        where archives.attached_at is null
+    )
 order by days.day
