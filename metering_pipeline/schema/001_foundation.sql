@@ -52,7 +52,7 @@ begin
     end if;
     parent_oid := format('%I.%I', parent_schema, parent_table)::regclass;
     perform pg_advisory_xact_lock(hashtextextended('partitions of ' || parent_schema, 0));
-    if parent_schema = 'landing' then
+    if parent_schema = 'landing' and to_regclass('landing.archives') is not null then
         select archives.day
         into day
         from landing.archives
