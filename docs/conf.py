@@ -43,6 +43,7 @@ NAVIGATION = {
         "docs/retention",
         "docs/runbooks/*",
         "docs/seeded-faults",
+        "docs/capacity",
         "benchmarks/README",
     ],
     "The stages": [

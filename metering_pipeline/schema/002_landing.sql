@@ -43,7 +43,9 @@ create table landing.usage_events (
     correlation_id text collate "C" not null,
     quantity numeric not null,
     properties text not null,
-    void boolean not null
+    void boolean not null,
+    -- stands in for a payload that was erased: without it the hash is computed from the row
+    erased_payload_hash uuid
 ) partition by range (landed_hour);
 create index usage_events_by_hour on landing.usage_events using brin (landed_hour, file_id) with (pages_per_range = 32);
 

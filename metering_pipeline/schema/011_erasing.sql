@@ -1,8 +1,5 @@
 -- What is taken out again: payloads that were erased on somebody's behalf, and the bytes of old rejected records.
 
--- What stands in for a payload that is not all there any more. Without it the hash is computed from the row.
-alter table landing.usage_events add column erased_payload_hash uuid;
-
 alter table landing.rejected_events alter column raw_line drop not null;
 create index rejected_events_with_bytes on landing.rejected_events (landed_hour, file_id) where raw_line is not null;
 

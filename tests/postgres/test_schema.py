@@ -273,8 +273,15 @@ def copy_data(server: EmbeddedServer, source: str, path: Path) -> None:
                 (stage, *(days or ())),
             )
     skipped = ("catalog.schema_files", "catalog.tenant_logins", "staging.*")
+    with (
+        psycopg.connect(address.url(source)) as reading,
+        psycopg.connect(address.url("metering")) as to,
+    ):
+        tables = "select format('%I.%I', schemaname, tablename) from pg_tables"
+        later = set(reading.execute(tables)) - set(to.execute(tables))
+    left_out = [*skipped, *(name for (name,) in later)]
     options = [
-        "--data-only", "--load-via-partition-root", *(f"--exclude-table={name}" for name in skipped)
+        "--data-only", "--load-via-partition-root", *(f"--exclude-table={name}" for name in left_out)
     ]  # fmt: skip
     script = [f"--file={path}"]
     for program, *arguments in (
