@@ -57,6 +57,12 @@ not begun by it is not missing."""
 billing_dates = dg.DailyPartitionsDefinition(start_date=_configured.first_hour.date().isoformat())
 """One partition a billing date, UTC. Issuing itself refuses one that has not ended, and says so."""
 
+_overdue = timedelta(minutes=settings.load().overdue_minutes)
+hourly_freshness = dg.FreshnessPolicy.time_window(
+    warn_window=HOUR + _overdue, fail_window=2 * HOUR + 2 * _overdue
+)
+"""How old what is materialized every hour may be: Dagster's page shows it as fresh, late or stale."""
+
 
 @dataclass(frozen=True)
 class Window:

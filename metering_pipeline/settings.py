@@ -118,6 +118,41 @@ class Settings:
     rebuild_minutes: int = 120
     """Minutes after which the weekly rebuild begins no further day."""
 
+    overdue_minutes: int = 60
+    """Minutes after its end within which a landing hour is to be run and sealed; later it counts as missed. A day's
+    invoices and a night's proof have a day and as long. Shorter than a run takes: false alarms."""
+
+    tick_minutes: int = 10
+    """Minutes that a schedule or sensor may be off, or its last tick failed, before it counts as trouble: a moment
+    without the database heals by itself."""
+
+    queue_minutes: int = 180
+    """Minutes that a queue between two stages may be found with something in it, without a break, before it counts as
+    stuck. A run empties it; a long backfill fills it all the while."""
+
+    queue_rows: int = 1_000_000
+    """Rows of a queue that count as trouble at once."""
+
+    held_hours: int = 24
+    """Hours that an invoice may be held before somebody is told."""
+
+    disk_free_percent: int = 10
+    """Percent of a disk that must be free: of the home's, of a local landing root's, and of METERING_DATABASE_GIGABYTES."""
+
+    database_gigabytes: int = 0
+    """Gigabytes (10**9 bytes) that the database may take, where it is a server of your own: its disk cannot be seen from
+    here. 0: not watched; the embedded server lies on the home's disk."""
+
+    off_on_purpose: str = ""
+    """Schedules and sensors, separated by commas, that are off on purpose: nobody is told that they are."""
+
+    alert_urls: str | None = field(default=None, repr=False)
+    """Where troubles are told, as Apprise writes it, several separated by spaces: slack://…, pagerduty://…, mailto://…,
+    jsons://… for any webhook. They hold keys: from the environment only, written nowhere. Unset: nobody is told."""
+
+    watch_timeout_seconds: int = 10
+    """Seconds after which reading the figures is given up: it must not hang when the database does."""
+
     clock: datetime | None = None
     """A fixed instant taken for now, RFC 3339: for replays and the demo. Unset: the real time."""
 

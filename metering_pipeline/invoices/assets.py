@@ -3,6 +3,7 @@
 import dagster as dg
 
 from metering_pipeline import settings
+from metering_pipeline.costs import measured
 from metering_pipeline.invoices.issuing import issue
 from metering_pipeline.partitions import billing_dates
 from metering_pipeline.postgres import open_database
@@ -27,7 +28,9 @@ SHOWN = 100
 def issued_invoices(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     configured = settings.load()
     billing_date = (context.partition_time_window.end - settings.HOUR).date()
-    report = issue(open_database(configured), billing_date, configured.now())
+    database = open_database(configured)
+    with measured(context, database, "invoices"):
+        report = issue(database, billing_date, configured.now())
     issued = [
         dg.TableRecord(
             {

@@ -5,9 +5,10 @@ import logging
 import dagster as dg
 
 from metering_pipeline import settings
+from metering_pipeline.costs import measured
 from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.landing.store import LandedHour, land_hours
-from metering_pipeline.partitions import HOUR_FORMAT, landing_hours, run_window
+from metering_pipeline.partitions import HOUR_FORMAT, hourly_freshness, landing_hours, run_window
 from metering_pipeline.postgres import open_database
 from metering_pipeline.settings import HOUR
 
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
     owners=["team:metering"],
     partitions_def=landing_hours,
     backfill_policy=dg.BackfillPolicy.single_run(),
+    freshness_policy=hourly_freshness,
     description=(
         "Raw usage events as received, with file and line. One transaction an hour; the same files "
         "again change nothing; every record that is not a valid event is in landing.rejected_events."
@@ -30,14 +32,16 @@ def usage_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
     configured = settings.load()
     window = run_window(context)
     database = open_database(configured)
-    landed = land_hours(
-        database.url,
-        configured,
-        window.start,
-        window.end - HOUR,
-        configured.now(),
-        progress=log.info,
-    )
+    with measured(context, database, "landing", window) as cost:
+        landed = land_hours(
+            database.url,
+            configured,
+            window.start,
+            window.end - HOUR,
+            configured.now(),
+            progress=log.info,
+        )
+        cost.records = sum(hour.accepted + hour.rejected for hour in landed)
     by_hour = {each.landed_hour: each for each in landed}
     for hour in window.starts():  # each hour's own figures, also of a run over many
         each = by_hour.get(hour, LandedHour(hour))
@@ -72,10 +76,11 @@ def usage_events(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None
         "Invoices wait until the hours up to their cut-off are sealed."
     ),
 )
-def hours() -> dg.MaterializeResult[None]:
+def hours(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     configured = settings.load()
     database = open_database(configured)
-    listing = list_hours(database.url, configured, configured.now())
+    with measured(context, database, "landing"):
+        listing = list_hours(database.url, configured, configured.now())
     with database.connect() as connection:
         [(expired,)] = connection.execute(
             "select landing.expire_rejected(%s)", (configured.now(),)

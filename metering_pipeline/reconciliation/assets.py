@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import dagster as dg
 
 from metering_pipeline import settings
+from metering_pipeline.costs import measured
 from metering_pipeline.postgres import open_database
 from metering_pipeline.reconciliation.checks import explain, law_result, prove_everything
 from metering_pipeline.reconciliation.laws import MEANINGS
@@ -50,7 +51,8 @@ log = logging.getLogger(__name__)
 )
 def law_results(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[None]]:
     started = time.monotonic()
-    tallies = [prove_everything(law, context.log.info) for law in PROVED]
+    with measured(context, open_database(settings.load()), "reconciliation"):
+        tallies = [prove_everything(law, context.log.info) for law in PROVED]
     yield dg.MaterializeResult(
         metadata={
             "windows evaluated": sum(each.windows for each in tallies),
@@ -93,7 +95,8 @@ def rebuilt_days(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeRe
     started = time.monotonic()
     configured = settings.load()
     database = open_database(configured)
-    done = rebuild_sample(database, configured, configured.now(), say)
+    with measured(context, database, "reconciliation"):
+        done = rebuild_sample(database, configured, configured.now(), say)
     with database.connect() as connection:
         red = standing(connection)
     yield dg.MaterializeResult(

@@ -14,7 +14,14 @@ from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtP
 from dagster_dbt.asset_utils import get_asset_check_key_for_test
 
 from metering_pipeline import settings
-from metering_pipeline.partitions import HOUR_FORMAT, Window, landing_hours, run_window
+from metering_pipeline.costs import measured
+from metering_pipeline.partitions import (
+    HOUR_FORMAT,
+    Window,
+    hourly_freshness,
+    landing_hours,
+    run_window,
+)
 from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.transform.dbt import NodeResult, dbt_project, run_dbt, seeds_digest
 from metering_pipeline.transform.figures import (
@@ -27,6 +34,9 @@ from metering_pipeline.transform.figures import (
 )
 
 STAGES = ("landing", "ledger", "rollups", "rating", "invoices", "reconciliation")
+FRESH = (["rollups", "usage_hourly"], ["invoices", "draft_invoices"])
+"""What readers expect to be of this hour."""
+
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 RELATION_KINDS = {"view": "view", "table_function": "function"}
 """What a model is in the database by its materialization; else a table."""
@@ -56,6 +66,14 @@ class StageTranslator(DagsterDbtTranslator):
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str]:
         return ["team:metering"]
+
+    def get_asset_spec(
+        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
+    ) -> dg.AssetSpec:
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        if spec.key.path in FRESH:
+            return spec.replace_attributes(freshness_policy=hourly_freshness)
+        return spec
 
     def get_asset_check_spec(
         self,
@@ -131,8 +149,10 @@ def ledger_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     database = open_database(settings.load())
     window = run_window(context)
     started = datetime.now(UTC)
-    results = _run_in_parts(context, window, parts(database, window))
-    figures, hours = ledger_figures(database, window, started)
+    with measured(context, database, "ledger", window) as cost:
+        results = _run_in_parts(context, window, parts(database, window))
+        figures, hours = ledger_figures(database, window, started)
+        cost.records = sum(sum(each.values()) for each in hours.values())
     yield from _events(context, results, {"usage_events": figures}, hours)
 
 
@@ -163,8 +183,11 @@ def rollup_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     database = open_database(settings.load())
     window = run_window(context)
     *first, last = parts(database, window)
-    results = _run_in_parts(context, window, [*first, Window(last.start, END_OF_TIME)])
-    yield from _events(context, results, *rollup_figures(database, window))
+    with measured(context, database, "rollups", window) as cost:
+        results = _run_in_parts(context, window, [*first, Window(last.start, END_OF_TIME)])
+        figures, hours = rollup_figures(database, window)
+        cost.records = sum(each["contributions"] for each in hours.values())
+    yield from _events(context, results, figures, hours)
 
 
 @dbt_assets(
@@ -183,8 +206,9 @@ def rating_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     """
     database = open_database(settings.load())
     models = _selected_models(context)
-    results = run_dbt(database, "run", models)
-    tests = run_dbt(database, "build --resource-type test", models)
+    with measured(context, database, "rating"):
+        results = run_dbt(database, "run", models)
+        tests = run_dbt(database, "build --resource-type test", models)
     yield from _events(context, results + tests, draft_figures(database))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dagster as dg
 
 from metering_pipeline import settings
+from metering_pipeline.costs import measured
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.transform.assets import END_OF_TIME
@@ -39,8 +40,9 @@ def release_late_arrivals(database: Database) -> int:
 def late_arrivals(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     configured = settings.load()
     database = open_database(configured)
-    released = release_late_arrivals(database)
     models: Sequence[str] = ("usage_contributions", "usage_hourly")
-    run_dbt(database, "run", models, Window(configured.first_hour, END_OF_TIME))
+    with measured(context, database, "rollups"):
+        released = release_late_arrivals(database)
+        run_dbt(database, "run", models, Window(configured.first_hour, END_OF_TIME))
     context.log.info("rolled up %s late keys", released)
     return dg.MaterializeResult(metadata={"late keys rolled up": released})
