@@ -19,6 +19,7 @@ from metering_pipeline.transform.assets import (
 from metering_pipeline.transform.late_arrivals import late_arrivals
 from metering_pipeline.transform.lateness import lateness
 from metering_pipeline.transform.tables import with_tables
+from metering_pipeline.watch.assets import nothing_is_wrong, watched
 
 defs = dg.Definitions(
     assets=with_tables(
@@ -36,9 +37,10 @@ defs = dg.Definitions(
             law_results,
             provider_usage,
             rebuilt_days,
+            *watched,
         ]
     ),
-    asset_checks=checks,
+    asset_checks=[*checks, nothing_is_wrong],
     jobs=jobs,
     schedules=schedules,
     sensors=sensors,

@@ -1,4 +1,4 @@
-"""What makes the pipeline run between its schedules: files and usage that come late, a new catalog."""
+"""What makes the pipeline run between its schedules: files and usage that come late, a new catalog. And what watches it."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ from metering_pipeline.partitions import HOUR_FORMAT
 from metering_pipeline.postgres import open_database
 from metering_pipeline.settings import HOUR, hour_of
 from metering_pipeline.transform.dbt import seeds_digest
+from metering_pipeline.watch.assets import described, evaluation
+from metering_pipeline.watch.looking import look
 
 
 @dg.sensor(job=hourly, minimum_interval_seconds=300)
@@ -80,4 +82,18 @@ def catalog_changes(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.S
     return dg.RunRequest()  # without a key: a change that is taken back is published too
 
 
-sensors = [late_files, older_files, late_arrivals, catalog_changes]
+@dg.sensor(minimum_interval_seconds=120)
+def watch(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Looks for what is wrong, tells whom METERING_ALERT_URLS names, and reports a change as a check's result."""
+    assert context.repository_def is not None  # noqa: S101  (the daemon gives it)
+    found = look(context.instance, context.repository_def, settings.load())
+    if found is None:
+        return dg.SkipReason("Somebody else is looking.")
+    if not found.changed:
+        return dg.SkipReason(described(found.troubles))
+    return dg.SensorResult(
+        asset_events=[evaluation(found.troubles)], skip_reason=described(found.troubles)
+    )
+
+
+sensors = [late_files, older_files, late_arrivals, catalog_changes, watch]

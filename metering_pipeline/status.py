@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 from psycopg import sql
@@ -10,7 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from metering_pipeline.errors import MeteringError
 from metering_pipeline.invoices.issuing import why_stopped
+from metering_pipeline.postgres import Database
 from metering_pipeline.reconciliation.buckets import RedBuckets, red_buckets
 from metering_pipeline.reconciliation.differences import RedWindow, explained, red_results
 from metering_pipeline.reconciliation.findings import (
@@ -23,6 +26,10 @@ from metering_pipeline.reconciliation.findings import (
 from metering_pipeline.reconciliation.laws import law_state
 from metering_pipeline.reconciliation.providers.comparing import provider_state
 from metering_pipeline.reconciliation.rebuilt_days import RebuiltDay, days_rebuilt, standing
+from metering_pipeline.settings import Settings
+from metering_pipeline.watch.figures import read_figures, reading
+from metering_pipeline.watch.page import disks, html, lags, stage_costs
+from metering_pipeline.watch.troubles import KINDS, grave
 
 COUNTED_BYTES = 256 << 20
 """A table up to this size is counted; a larger one is estimated, and the figure says so."""
@@ -31,14 +38,8 @@ SAMPLES = 2
 RED_WINDOWS = 2
 """Failing rows of each law whose rows the status shows."""
 
-FIGURES = """
+FURTHER = """
 select
-    (select count(*) from landing.hours) as hours,
-    (select count(*) from landing.hours where file_count > 0) as hours_with_files,
-    (select count(*) from landing.hours where sealed) as hours_sealed,
-    (select count(*) from landing.files where superseded_by is null) as files,
-    (select coalesce(sum(accepted_count), 0) from landing.files where superseded_by is null) as accepted,
-    (select coalesce(sum(rejected_count), 0) from landing.files where superseded_by is null) as rejected,
     (
         select string_agg(format('%s %s', hours, state), ', ' order by state)
         from (
@@ -52,37 +53,30 @@ select
     (select count(*) from ledger.conflicts) as conflicts,
     (select count(*) from ledger.voids) as voids,
     (select count(*) from ledger.withdrawn) as withdrawn,
-    (
-        select count(*)
-        from landing.hours
-        where landed_at is not null and posted_at is null
-    ) as unposted,
-    (select count(*) from ledger.pending) as pending,
-    (select count(*) from rollups.late_arrivals) as late_arrivals,
-    (select sum(beyond_lookback_count) / sum(event_count) from rollups.lateness) as late_share,
     (select coalesce(sum(event_count), 0) from rollups.unmetered_events) as unmetered,
     (select coalesce(sum(event_count), 0) from rollups.unreadable_values) as unreadable,
     (select count(*) from rating.unrated_usage where reason <> 'in_trial') as unrated,
-    (select count(*) from rating.rated_lines) as lines,
-    (select count(*) from invoices.draft_invoices) as drafts,
-    (select count(*) from invoices.issued_invoices) as issued,
-    (select count(distinct draft_id) from invoices.held_invoices) as held
+    (select count(*) from rating.rated_lines) as lines
 """
+"""What the status shows beside the figures of reconciliation.figures."""
 
 
 def print_status(console: Console, connection: psycopg.Connection) -> bool:
     """Print the stages' figures and the laws; whether every law evaluated holds."""
     with connection.cursor(row_factory=psycopg.rows.dict_row) as cursor:
-        row = cursor.execute(FIGURES).fetchone()
+        row = cursor.execute(FURTHER).fetchone()
     assert row is not None  # noqa: S101  (one row of scalar subqueries)
+    figures = read_figures(connection)
     stages = Table(title="The six stages", title_justify="left", show_header=False)
     stages.add_column(style="bold")
     stages.add_column()
     stages.add_row(
         "landing",
-        f"{row['accepted']:,} records accepted, {row['rejected']:,} rejected, {row['files']:,} files in "
-        f"{row['hours_with_files']:,} of {row['hours']:,} hours ({row['hours_sealed']:,} sealed, "
-        f"{row['unposted']:,} not posted)"
+        f"{figures.whole('current_records', 'accepted'):,} records accepted, "
+        f"{figures.whole('current_records', 'rejected'):,} rejected, {figures.whole('current_files'):,} files in "
+        f"{figures.whole('landing_partitions', 'with_files'):,} of {figures.whole('landing_partitions', 'listed'):,} hours "
+        f"({figures.whole('landing_partitions', 'sealed'):,} sealed, "
+        f"{figures.whole('landing_partitions', 'not_posted'):,} not posted)"
         + (
             f"; hours by the sources' manifests: {row['source_hours']}"
             if row["source_hours"]
@@ -97,8 +91,9 @@ def print_status(console: Console, connection: psycopg.Connection) -> bool:
     )
     stages.add_row(
         "rollups",
-        f"{_size(connection, 'rollups', 'usage_hourly')} hourly buckets; {row['pending']:,} keys pending, {row['late_arrivals']:,} of them "
-        f"beyond the lookback, as {row['late_share'] or 0:.3%} of the events of 30 days were; {row['unmetered']:,} events unmetered, {row['unreadable']:,} values unreadable",
+        f"{_size(connection, 'rollups', 'usage_hourly')} hourly buckets; "
+        f"{figures.whole('queue_rows', 'ledger.pending'):,} keys pending, {figures.whole('late_arrivals'):,} of them "
+        f"beyond the lookback, as {figures.get('beyond_lookback_ratio') or 0:.3%} of the events of 30 days were; {row['unmetered']:,} events unmetered, {row['unreadable']:,} values unreadable",
     )
     stages.add_row(
         "rating", f"{row['lines']:,} rated lines, {row['unrated']:,} pieces of usage unrated"
@@ -106,7 +101,8 @@ def print_status(console: Console, connection: psycopg.Connection) -> bool:
     stopped = why_stopped(connection)
     stages.add_row(
         "invoices",
-        f"{row['drafts']:,} drafts, {row['issued']:,} issued, {row['held']:,} held"
+        f"{figures.whole('draft_invoices'):,} drafts, {figures.whole('issued_invoices_total'):,} issued, "
+        f"{figures.whole('held_invoices'):,} held"
         + (f". [yellow]{escape(stopped)}[/yellow]" if stopped else ""),
     )
     provider = provider_line(connection)
@@ -115,6 +111,47 @@ def print_status(console: Console, connection: psycopg.Connection) -> bool:
     console.print(stages)
     print_findings(console, connection)
     return print_laws(console, connection)
+
+
+def print_operation(console: Console, connection: psycopg.Connection, configured: Settings) -> None:
+    """Print how far behind the clock the pipeline is, what waits, what the stages cost, and what is wrong."""
+    now = configured.now()
+    figures = read_figures(connection, configured)
+    table = Table(title="The operation", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column()
+    for cell in lags(figures, now):
+        table.add_row(cell.name, f"{cell.value} [dim]({cell.says})[/dim]")
+    waiting = [f"{rows:,} {queue}" for queue, rows in figures.labels("queue_rows").items() if rows]
+    table.add_row("Queues", ", ".join(waiting) or "empty")
+    costs = [f"{cost.stage} {cost.seconds:,.0f}" for cost in stage_costs(figures)]
+    table.add_row("Seconds spent", ", ".join(costs))
+    for cell in disks(figures):
+        table.add_row(cell.name, cell.value)
+    console.print(table)
+    troubles = grave(connection, figures, configured, now)
+    for trouble in troubles:
+        console.print(
+            f"[red]{escape(str(trouble))}[/red]\n  {escape(KINDS[trouble.kind].page)}",
+            soft_wrap=True,
+        )
+    if not troubles:
+        console.print("[green]Nothing is wrong with the operation.[/green]")
+
+
+def write_page(console: Console, database: Database, configured: Settings, path: Path) -> None:
+    """Write the page. Raises PageError where it cannot be written."""
+    with reading(database, configured) as connection:
+        page = html(connection, configured, configured.now())
+    try:
+        path.write_bytes(page)
+    except OSError as error:
+        raise PageError(f"{path} cannot be written: {error.strerror}.") from error
+    console.print(escape(str(path)), highlight=False, soft_wrap=True)
+
+
+class PageError(MeteringError):
+    """The page cannot be written where it is wanted."""
 
 
 def provider_line(connection: psycopg.Connection) -> str | None:

@@ -13,11 +13,14 @@ from metering_pipeline.cli import (  # each gives its commands to the group
     money,
     pipeline,
     proof,
+    watching,
 )
 from metering_pipeline.cli.group import cli
 from metering_pipeline.errors import MeteringError
 
-__all__ = ["backup", "cli", "completeness", "keeping", "main", "money", "pipeline", "proof"]
+__all__ = [
+    "backup", "cli", "completeness", "keeping", "main", "money", "pipeline", "proof", "watching",
+]  # fmt: skip
 
 
 def main() -> None:

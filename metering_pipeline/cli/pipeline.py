@@ -194,13 +194,28 @@ def rebuild(
 
 
 @cli.command()
-def status() -> None:
-    """Laws, lateness, rejects, conflicts and invoices at a glance."""
-    from metering_pipeline.postgres import open_database
-    from metering_pipeline.status import print_status
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write it as a page to look at instead.",
+)
+def status(html: Path | None) -> None:
+    """Laws, lateness, rejects, conflicts and invoices at a glance, how far behind, and what is wrong.
 
-    with open_database(settings.load(), reading=True).connect() as connection:
+    Exit code 1 if a law fails.
+    """
+    from metering_pipeline.postgres import open_database
+    from metering_pipeline.status import print_operation, print_status, write_page
+
+    configured = settings.load()
+    database = open_database(configured, reading=True)
+    if html is not None:
+        write_page(console, database, configured, html)
+        return
+    with database.connect() as connection:
         well = print_status(console, connection)
+        print_operation(console, connection, configured)
     sys.exit(0 if well else 1)
 
 

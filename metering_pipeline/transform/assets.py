@@ -56,24 +56,17 @@ class StageTranslator(DagsterDbtTranslator):
     def get_asset_spec(
         self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
     ) -> dg.AssetSpec:
-        """With what it is in the database as a kind, by which the lineage can be filtered."""
+        """With what it is in the database as a kind, by which the lineage can be filtered; some are to be fresh."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         node = manifest["nodes"].get(unique_id, {"config": {}})  # a source is none of these
         materialized = node["config"].get("materialized")
         return spec.replace_attributes(
-            kinds={*spec.kinds, RELATION_KINDS.get(materialized, "table")}
+            kinds={*spec.kinds, RELATION_KINDS.get(materialized, "table")},
+            freshness_policy=hourly_freshness if spec.key.path in FRESH else None,
         )
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> Sequence[str]:
         return ["team:metering"]
-
-    def get_asset_spec(
-        self, manifest: Mapping[str, Any], unique_id: str, project: DbtProject | None
-    ) -> dg.AssetSpec:
-        spec = super().get_asset_spec(manifest, unique_id, project)
-        if spec.key.path in FRESH:
-            return spec.replace_attributes(freshness_policy=hourly_freshness)
-        return spec
 
     def get_asset_check_spec(
         self,

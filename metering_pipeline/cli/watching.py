@@ -1,0 +1,30 @@
+"""The command by which machines watch the pipeline."""
+
+import sys
+
+import click
+
+from metering_pipeline import settings
+from metering_pipeline.cli.group import cli, console
+
+
+@cli.command()
+@click.option("--serve", is_flag=True, help="Serve them to Prometheus, on 127.0.0.1 only.")
+@click.option("--port", type=click.IntRange(1, 65535), default=9464, show_default=True)
+def metrics(serve: bool, port: int) -> None:
+    """The figures of metering status as Prometheus reads them: printed once, or served.
+
+    It only reads, as an analyst, and gives up after METERING_WATCH_TIMEOUT_SECONDS. Printed, an error is one,
+    with exit code 1; served, it is metering_up 0.
+    """
+    from metering_pipeline.postgres import open_database
+    from metering_pipeline.watch.prometheus import HOST, exposition, serving
+
+    configured = settings.load()
+    database = open_database(configured, reading=True)
+    if not serve:
+        sys.stdout.buffer.write(exposition(database, configured))
+        return
+    with serving(database, configured, port) as wait:
+        console.print(f"Metrics at http://{HOST}:{port}/metrics (Ctrl-C ends it)")
+        wait()

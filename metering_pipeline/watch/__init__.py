@@ -1,0 +1,1 @@
+"""Watching the pipeline: its figures, what is wrong with its operation, and who is told."""
