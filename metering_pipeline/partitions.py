@@ -61,7 +61,7 @@ _overdue = timedelta(minutes=settings.load().overdue_minutes)
 hourly_freshness = dg.FreshnessPolicy.time_window(
     warn_window=HOUR + _overdue, fail_window=2 * HOUR + 2 * _overdue
 )
-"""How old what is materialized every hour may be: Dagster's page shows it as fresh, late or stale."""
+"""How old what is materialized every hour may be: Dagster's page shows whether it is."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What is watched, in Dagster: the tables beside the lineage, and the check that shows what is wrong."""
 
 from collections.abc import Sequence
+from datetime import UTC
 
 import dagster as dg
 
@@ -93,11 +94,9 @@ def shown(troubles: Sequence[Trouble]) -> dict[str, dg.MetadataValue]:
             [
                 dg.TableRecord(
                     {
-                        "kind": each.kind,
-                        "subject": each.subject,
-                        "detail": each.detail,
-                        "since": each.seen_since.isoformat(),
-                        "means": KINDS[each.kind].says,
+                        "what": f"{each.kind} {each.subject}",
+                        "detail": f"{KINDS[each.kind].says}: {each.detail}",
+                        "since": f"{each.seen_since.astimezone(UTC):%Y-%m-%dT%H:%M}Z",
                         "what to do": KINDS[each.kind].page,
                     }
                 )

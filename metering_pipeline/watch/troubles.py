@@ -78,7 +78,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A row of reconciliation.troubles."""
+    """A row of reconciliation.troubles; number 0: found just now, and not kept yet."""
 
     trouble_id: int
     kind: str
@@ -89,8 +89,8 @@ class Trouble:
     ended_at: datetime | None
 
     def __str__(self) -> str:
-        since = self.seen_since.astimezone(UTC)
-        return f"{self.kind} {self.subject}: {self.detail} (since {since:%Y-%m-%dT%H:%M}Z)"
+        since = f" (since {_instant(self.seen_since)})" if self.trouble_id else ""
+        return f"{self.kind} {self.subject}: {self.detail}{since}"
 
 
 def found_in_figures(figures: Figures, settings: Settings, now: datetime) -> list[Found]:

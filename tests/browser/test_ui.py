@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -105,6 +105,7 @@ def ui(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
         environment.setenv("METERING_FIRST_HOUR", HOURS[0])
         clock = datetime.combine(DAY, datetime.min.time(), UTC) + timedelta(hours=26)
         environment.setenv("METERING_CLOCK", clock.isoformat())
+        environment.setenv("METERING_TICK_MINUTES", "0")
         publish_and_list(database)
         with started(folder / "output", database, root, totals) as running:
             yield running
@@ -478,6 +479,72 @@ def wait_for_runs_of_sensor(ui: Ui, name: str) -> list[Mapping[str, Any]]:
         if runs and all(run["status"] in ("SUCCESS", "FAILURE", "CANCELED") for run in runs):
             return runs
         assert time.monotonic() < deadline, runs
+        time.sleep(1)
+
+
+def test_what_is_wrong_is_seen_by_the_sensor_that_watches(ui: Ui, day: Day) -> None:
+    """A tick of another that failed, those that are off; its check and the freshness are on the page."""
+    wait_for(ui, day.backfill)
+    away = ui.root.rename(ui.root.with_name("away"))
+    try:
+        start_sensor(ui, "late_files")
+        wait_until(lambda: "FAILURE" in ticks(ui, "late_files"))
+    finally:
+        away.rename(ui.root)
+    start_sensor(ui, "watch")
+    wait_until(lambda: troubles(ui))
+    assert ("tick_failed", "late_files") in troubles(ui)
+    assert ("automation_off", "every_hour") in troubles(ui)
+    assert ("automation_off", "watch") not in troubles(ui)
+    node = ui.graphql(
+        """
+        {
+            watched: assetNodeOrError(assetKey: {path: ["reconciliation", "troubles"]}) {
+                ... on AssetNode {
+                    assetChecksOrError {
+                        ... on AssetChecks {
+                            checks { executionForLatestMaterialization { status } }
+                        }
+                    }
+                }
+            }
+            landed: assetNodeOrError(assetKey: {path: ["landing", "usage_events"]}) {
+                ... on AssetNode { freshnessStatusInfo { freshnessStatus } }
+            }
+        }
+        """
+    )
+    (check,) = node["watched"]["assetChecksOrError"]["checks"]
+    assert check["executionForLatestMaterialization"]["status"] == "FAILED"
+    assert node["landed"]["freshnessStatusInfo"]["freshnessStatus"] == "HEALTHY"
+
+
+def troubles(ui: Ui) -> list[tuple[str, str]]:
+    with ui.database.connect() as connection:
+        return connection.execute("select kind, subject from reconciliation.troubles").fetchall()
+
+
+def ticks(ui: Ui, sensor: str) -> list[str]:
+    """How the sensor's ticks ended, the newest first."""
+    states = ui.graphql(
+        """
+        {
+            sensorsOrError(repositorySelector: {
+                repositoryName: "__repository__", repositoryLocationName: "metering_pipeline"
+            }) {
+                ... on Sensors { results { name sensorState { ticks(limit: 5) { status } } } }
+            }
+        }
+        """
+    )["sensorsOrError"]["results"]
+    (state,) = (each["sensorState"] for each in states if each["name"] == sensor)
+    return [tick["status"] for tick in state["ticks"]]
+
+
+def wait_until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SENSOR_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline
         time.sleep(1)
 
 

@@ -60,8 +60,16 @@ def test_every_figure_is_described_and_every_description_is_of_one(
     run_step(world.connection, "landing", "landing/usage_events", NOW)
     world.execute("update reconciliation.watch set looked_at = %s", NOW)
     hold(world.connection)
-    figures = {figure for figure, _, _ in read_figures(world.connection, settings)}
-    assert figures == set(ABOUT)
+    figures = read_figures(world.connection, settings)
+    assert {figure for figure, _, _ in figures} == set(ABOUT)
+    assert {figure for figure, label, _ in figures if label} == {
+        figure for figure, about in ABOUT.items() if about.label
+    }
+    assert set(figures.labels("recent_events")) == {"on_time", "late", "beyond_lookback"}
+    assert set(figures.labels("recent_copies")) == {"duplicate", "conflict"}
+    queues = "select format('%%s.%%s', schemaname, relname) from pg_stat_user_tables where relname ~ any(%s)"
+    names = world.connection.execute(queues, (["^pending$", "^touched", "^changed_ranges$"],))
+    assert set(figures.labels("queue_rows")) == {name for (name,) in names}
 
 
 def hold(connection: psycopg.Connection) -> None:
@@ -186,6 +194,8 @@ def test_a_year_of_history_costs_little(database: Database, watched: Settings) -
     read_whole = {
         node["Relation Name"] for node in nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"
     }
+    used = {node.get("Index Name") for node in nodes(plan[0]["Plan"])}
+    assert used >= {"law_results_failed", "law_results_by_time", "law_results_by_window"}
     assert read_whole & {"law_results", "arrival_delays", "duplicates", "conflicts"} == set()
 
 
@@ -404,15 +414,12 @@ def test_without_the_daemon_the_figures_still_tell(database: Database, watched: 
     with database.connect() as connection:
         keep(connection, [TICK, Found("law_failed", "L3", "fails in 9 windows")], NOW - HOUR)
         connection.commit()
-        found = [
-            (each.kind, each.subject)
-            for each in grave(connection, read_figures(connection), watched, NOW)
-        ]
+        found = [str(each) for each in grave(connection, read_figures(connection), watched, NOW)]
     assert found == [
-        ("tick_failed", "late_files"),
-        ("not_watched", "watch"),
-        ("schedule_missed", "every_hour"),
-    ]  # fmt: skip
+        "tick_failed late_files: the tick failed (since 2026-02-01T09:30Z)",
+        "not_watched watch: the sensor watch has not looked since 2026-02-01T09:30Z",
+        "schedule_missed every_hour: no hour was run",
+    ]
 
 
 # Told
