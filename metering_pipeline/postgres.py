@@ -29,6 +29,7 @@ __all__ = [
     "DatabaseError",
     "embedded_address",
     "embedded_server",
+    "named_database",
     "open_database",
     "settings_in_database",
 ]
@@ -156,6 +157,14 @@ def _url_parameters(url: str) -> dict[str, str]:
         ) from None
 
 
+def named_database(settings: Settings) -> Database | None:
+    """The database that METERING_DATABASE_URL names, whether or not it is there. Raises DatabaseError."""
+    if settings.database_url is None:
+        return None
+    url = _sqlalchemy_url(settings.database_url)
+    return Database(url=url, dagster_url=_dagster_url(settings) or url)
+
+
 def open_database(settings: Settings, reading: bool = False) -> Database:
     """The database, reachable, with the newest schema and the present settings in it.
 
@@ -163,11 +172,9 @@ def open_database(settings: Settings, reading: bool = False) -> Database:
     Cheap when nothing is to be done; safe when several processes do it at once.
     Raises DatabaseError.
     """
-    if settings.database_url is not None:
-        url = _sqlalchemy_url(settings.database_url)
-        database = Database(url=url, dagster_url=_dagster_url(settings) or url)
-        _bring_up(database, settings, reading)
-        return database
+    if named := named_database(settings):
+        _bring_up(named, settings, reading)
+        return named
     address = embedded_address(settings)
     owner = Database(
         url=address.url(DATABASE_NAME),

@@ -17,11 +17,12 @@ def metrics(serve: bool, port: int) -> None:
     It only reads, as an analyst, and gives up after METERING_WATCH_TIMEOUT_SECONDS. Printed, an error is one,
     with exit code 1; served, it is metering_up 0.
     """
-    from metering_pipeline.postgres import open_database
+    from metering_pipeline.postgres import named_database, open_database
     from metering_pipeline.watch.prometheus import HOST, exposition, serving
 
     configured = settings.load()
-    database = open_database(configured, reading=True)
+    # a server of one's own need not be there yet: that it is not is a figure, too
+    database = named_database(configured) or open_database(configured, reading=True)
     if not serve:
         sys.stdout.buffer.write(exposition(database, configured))
         return

@@ -240,12 +240,14 @@ def _bars(
     locator = axes.xaxis.get_major_locator()
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))  # type: ignore[no-untyped-call]
     axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.locator_params(axis="y", integer=True, nbins=4)
     axes.spines[["top", "right"]].set_visible(False)
     if any(base):
         axes.legend(
             fontsize="small", loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=6
         )
     else:
+        axes.set_yticks([])
         axes.text(0.5, 0.5, "nothing in these days", transform=axes.transAxes, ha="center")
     return figure
 

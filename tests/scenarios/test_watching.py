@@ -230,3 +230,15 @@ def test_a_page_that_cannot_be_written_is_one_line(stalled: Pipeline, tmp_path: 
     assert str(outcome.exception).endswith(
         "page.html cannot be written: No such file or directory."
     )
+
+
+def test_metrics_of_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Printed, an error and nothing else."""
+    monkeypatch.setenv(
+        "METERING_DATABASE_URL", "postgresql://pipeline:top-secret@127.0.0.1:9/metering"
+    )
+    outcome = CliRunner().invoke(cli, ["metrics"])
+    assert isinstance(outcome.exception, MeteringError)
+    assert str(outcome.exception).startswith("The figures cannot be read: ")
+    assert "top-secret" not in str(outcome.exception)
+    assert outcome.stdout == ""
