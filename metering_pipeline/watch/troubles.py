@@ -52,7 +52,7 @@ KINDS: Mapping[str, Kind] = {
         "the last run of a job, for some partition, failed", "docs/runbooks/sensor-failed.md", False
     ),
     "check_failed": Kind("an asset check fails as an error", "docs/watch.md", False),
-    "law_failed": Kind("a law fails", "docs/watch.md", True),
+    "law_failed": Kind("a law fails", "docs/runbooks/law-failed.md", True),
     "disk_full": Kind("a disk is nearly full", "docs/runbooks/disk-full.md", True),
     "queue_growing": Kind(
         "a queue between two stages is not worked off", "docs/runbooks/queue-growing.md", True
