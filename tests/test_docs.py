@@ -204,4 +204,4 @@ def test_what_runs_by_itself_is_on_the_page() -> None:
         f"{'sensor' if each in sensors else 'schedule'} `{each.name}`" for each in automation
     ]
     for each, row in zip(automation, rows, strict=True):
-        assert f"job `{each.job_name}`" in row[1] or row[1].startswith("the "), each.name
+        assert row[1].startswith("the ") or f"job `{each.job_name}`" in row[1], each.name

@@ -74,8 +74,6 @@ invoices.draft_invoices, invoices.draft_invoice_lines, invoices.draft_state, inv
 invoices.touched_subscriptions
 to metering_transform;
 grant insert on reconciliation.rebuilt_days to metering_transform;
-grant insert, update, delete on reconciliation.troubles to metering_transform;
-grant update on reconciliation.watch to metering_transform;
 grant insert, update, delete on all tables in schema catalog to metering_transform;
 revoke insert, update, delete on table catalog.schema_files from metering_transform;
 revoke update, delete on table catalog.versions from metering_transform;
@@ -99,9 +97,8 @@ grant usage on sequence invoices.credit_numbers to metering_issue;
 grant insert on reconciliation.waivers, reconciliation.provider_fetches, reconciliation.provider_usage
 to metering_issue;
 
--- All of them: the laws that they evaluate, what their steps cost, and the settings that they run with.
-grant insert on reconciliation.law_results, reconciliation.step_costs
-to metering_landing, metering_transform, metering_issue;
+-- All of them: the laws that they evaluate, and the settings that they run with.
+grant insert on reconciliation.law_results to metering_landing, metering_transform, metering_issue;
 grant usage on sequence reconciliation.evaluation_ids to metering_landing, metering_transform, metering_issue;
 grant select, insert, update on table catalog.settings to metering_landing, metering_transform, metering_issue;
 

@@ -93,7 +93,7 @@ def test_a_changed_file_is_refused(database: Database, schema: Path) -> None:
 def test_a_database_newer_than_the_files_is_refused(database: Database, schema: Path) -> None:
     sorted(schema.iterdir())[-1].unlink()
     with pytest.raises(
-        DatabaseError, match=r"has no 012_archiving\.sql\. Nothing was done\. Run the"
+        DatabaseError, match=r"has no 013_watching\.sql\. Nothing was done\. Run the"
     ):
         apply_schema(database, schema)
 
