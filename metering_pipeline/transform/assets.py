@@ -179,7 +179,7 @@ def rollup_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     with measured(context, database, "rollups", window) as cost:
         results = _run_in_parts(context, window, [*first, Window(last.start, END_OF_TIME)])
         figures, hours = rollup_figures(database, window)
-        cost.records = sum(each["contributions"] for each in hours.values())
+        cost.records = sum(each.get("contributions", 0) for each in hours.values())
     yield from _events(context, results, figures, hours)
 
 
