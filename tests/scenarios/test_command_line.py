@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from metering_pipeline.cli import cli
+from metering_pipeline.cli.group import console
 from metering_pipeline.settings import PROJECT_ROOT
 from tests.scenarios.conftest import Pipeline
 
@@ -138,7 +139,7 @@ def test_the_page_for_finance_is_true(
 ) -> None:
     """Every command of docs/invoices.md, in its order and in this process; the credits come before issuing."""
     monkeypatch.setenv("METERING_APPROVAL", "required")
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
     pipeline = dagster_storage
     event = {
         "tenant_id": "acme",
