@@ -142,9 +142,7 @@ def test_the_asset_shows_what_is_missing(landing: Landing, monkeypatch: pytest.M
     }
     for name, value in values.items():
         monkeypatch.setenv(f"METERING_{name}", value)
-    result = hours()
-    assert isinstance(result, dg.MaterializeResult)
-    assert result.metadata is not None
-    assert result.metadata["files landed and missing now"] == 1
-    assert result.metadata["of these"] == f"{gone.parent.name}/a.ndjson"
-    assert f"{gone.parent.name}/notes.txt: " in str(result.metadata["what cannot be landed"])
+    (made,) = dg.materialize([hours]).asset_materializations_for_node("landing__hours")
+    assert made.metadata["files landed and missing now"].value == 1
+    assert made.metadata["of these"].value == f"{gone.parent.name}/a.ndjson"
+    assert f"{gone.parent.name}/notes.txt: " in str(made.metadata["what cannot be landed"].value)
