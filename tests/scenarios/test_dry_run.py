@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from decimal import Decimal
 from io import StringIO
@@ -239,6 +239,16 @@ def command(window: Window) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def ended(process: subprocess.Popen[str], sent: signal.Signals) -> str:
+    """What it said until a signal ended it. PostgreSQL does not promise that a cancel request has an effect: who
+    presses Ctrl-C in vain presses it again."""
+    for _ in range(PATIENCE // 60):
+        process.send_signal(sent)
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=60)[0]
+    raise AssertionError(f"{sent.name} did not end it")
+
+
 def wait_for(pipeline: Pipeline, query: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not pipeline.rows(query):
@@ -262,8 +272,7 @@ def test_whatever_ends_it_nothing_is_left_and_readers_go_on(half_landed: Pipelin
                 wait_for(pipeline, waits)
                 assert contents(pipeline) == everything
                 if sent is not None:
-                    process.send_signal(sent)
-                    said, _ = process.communicate(timeout=PATIENCE)
+                    said = ended(process, sent)
             if sent is None:
                 said, _ = process.communicate(timeout=PATIENCE)
                 assert "Nothing was changed." in said
