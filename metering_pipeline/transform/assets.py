@@ -13,7 +13,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DagsterDbtTranslatorSettings, DbtProject, dbt_assets
 from dagster_dbt.asset_utils import get_asset_check_key_for_test
 
-from metering_pipeline import settings
+from metering_pipeline import STAGES, settings
 from metering_pipeline.costs import measured
 from metering_pipeline.partitions import (
     HOUR_FORMAT,
@@ -33,7 +33,6 @@ from metering_pipeline.transform.figures import (
     rollup_figures,
 )
 
-STAGES = ("landing", "ledger", "rollups", "rating", "invoices", "reconciliation")
 FRESH = (["rollups", "usage_hourly"], ["invoices", "draft_invoices"])
 """What readers expect to be of this hour."""
 

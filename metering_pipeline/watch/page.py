@@ -12,6 +12,7 @@ import psycopg
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from metering_pipeline import STAGES
 from metering_pipeline.reconciliation.laws import LAWS, MEANINGS
 from metering_pipeline.settings import HOUR, Settings, hour_of
 from metering_pipeline.watch.figures import Figures, in_bytes, read_figures
@@ -19,8 +20,6 @@ from metering_pipeline.watch.troubles import KINDS, grave
 
 DAYS = 7
 """Days of landing hours that the plots show."""
-
-STAGES = ("landing", "ledger", "rollups", "rating", "invoices", "reconciliation")
 
 COLORS = ("#2563a8", "#5b9bd5", "#8fbf8f", "#d9a441", "#b5651d", "#7a6c9d")
 """Of the stages, in their order: told apart by the color-blind and in gray too."""
@@ -258,13 +257,6 @@ def svg(figure: Any) -> str:
     figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     text = written.getvalue().decode()
     return text[text.index("<svg") :]
-
-
-def png(figure: Any) -> bytes:
-    """A plot as a PNG, for Dagster's page."""
-    written = BytesIO()
-    figure.savefig(written, format="png", dpi=110)
-    return written.getvalue()
 
 
 def _instant(instant: datetime) -> str:

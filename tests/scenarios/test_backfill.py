@@ -32,16 +32,6 @@ from tests.soak.world import HOURS, LOOKBACK, SAMPLE, World
 DAY = date(2026, 1, 10)
 SHARES = Shares(duplicates=0.1, late=0.2, conflicts=0.02, voids=0.04, bad_lines=0.01)
 PATIENCE = 240
-STAGES = ["ledger", "rollups", "rating"]
-
-# Rows as JSON; a file goes by its key, since its number says only which file came first.
-ROWS = """
-select (to_jsonb(rows) - array['file_id', 'latest_file_id', 'recorded_at']) || jsonb_build_object(
-    'file_key',
-    (select file_key from landing.files where file_id = (to_jsonb(rows) ->> 'file_id')::bigint)
-)
-from {} as rows
-"""
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from metering_pipeline import settings
@@ -13,14 +13,14 @@ from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.landing.sources import Source
 from metering_pipeline.landing.store import Store
 from metering_pipeline.partitions import Window
+from metering_pipeline.settings import HOUR
 from metering_pipeline.transform.posting import RATING
 from tests.soak.posting import DAILY, LEDGER, ROLLUPS, RecordedModels
 from tests.soak.rows import snapshot
 from tests.soak.servers import Place, own_server
+from tests.soak.world import END_OF_TIME
 
 DAY = date(2026, 1, 1)
-HOUR = timedelta(hours=1)
-END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 Progress = Callable[[str], None]
 
 
