@@ -56,6 +56,9 @@ BUCKETS_A_DAY = workload.TENANTS * workload.BUCKETS_A_TENANT_HOUR * 24
     help="Measure, instead of the rest, so many hours from file to rollup as Dagster runs.",
 )
 @click.option(
+    "--as-one-run", is_flag=True, help="With --through-dagster: the hours as one run, a backfill."
+)
+@click.option(
     "--rating",
     "subscriptions",
     type=int,
@@ -69,6 +72,7 @@ def main(
     repeat: int,
     late: tuple[int, ...],
     hours: int,
+    as_one_run: bool,
     subscriptions: tuple[int, ...],
 ) -> None:
     """Measure an hour of so many events a day, on each of the days."""
@@ -93,7 +97,7 @@ def main(
             "METERING_CLOCK": (FIRST_DAY + end + timedelta(days=1)).isoformat(),
         }
         if hours:
-            _measure_through_dagster(report, Path(folder), events_per_day, hours)
+            _measure_through_dagster(report, Path(folder), events_per_day, hours, as_one_run)
         else:
             _measure_all(
                 report, Path(folder), events_per_day, days, single_table_rows, repeat, late
@@ -134,10 +138,12 @@ def _measure_all(
         bench.server.stop()
 
 
-def _measure_through_dagster(report: Report, home: Path, events_per_day: int, hours: int) -> None:
+def _measure_through_dagster(
+    report: Report, home: Path, events_per_day: int, hours: int, as_one_run: bool
+) -> None:
     from benchmarks.through_dagster import measure_hours
 
-    measure_hours(report, home, events_per_day, hours)
+    measure_hours(report, home, events_per_day, hours, as_one_run=as_one_run)
 
 
 def _measure_rating(report: Report, subscriptions: int) -> None:

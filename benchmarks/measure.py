@@ -74,8 +74,8 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class HourRun:
-    """One landing hour through Dagster: its cost, and the wall seconds of its steps."""
+class Run:
+    """Landing hours through Dagster as one run: its cost, and the wall seconds of its steps."""
 
     events: int
     cost: Cost
@@ -90,7 +90,7 @@ class Report:
     results: list[Result] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
-    hour_runs: list[HourRun] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
     disk: Mapping[str, float] = field(default_factory=dict)
     """Bytes an event, by stage."""
 
@@ -109,10 +109,10 @@ class Report:
             f"{reading.size}: {reading.question} from {reading.source}: {reading.quantile(0.5):.2f} ms"
         )
 
-    def add_hour(self, run: HourRun) -> None:
-        self.hour_runs.append(run)
+    def add_run(self, run: Run) -> None:
+        self.runs.append(run)
         self.note(
-            f"hour {len(self.hour_runs)}: {run.events:,} events in {run.cost.wall:.2f} s, {run.cost.cpu:.2f} CPU s"
+            f"run {len(self.runs)}: {run.events:,} events in {run.cost.wall:.2f} s, {run.cost.cpu:.2f} CPU s"
         )
 
     def print(self) -> None:
@@ -122,7 +122,7 @@ class Report:
             _results(self.results),
             _ratios(self.ratios),
             _readings(self.readings),
-            _hour_runs(self.hour_runs),
+            _runs(self.runs),
         ):
             if table.row_count:
                 self.console.print(table)
@@ -228,12 +228,12 @@ def _readings(readings: Sequence[Reading]) -> Table:
     return table
 
 
-def _hour_runs(runs: Sequence[HourRun]) -> Table:
-    """The first hour, the last one, the slowest and all; the steps in wall seconds."""
+def _runs(runs: Sequence[Run]) -> Table:
+    """The first run, the last one, the slowest and all; the steps in wall seconds."""
     steps = list(runs[0].steps) if runs else []
     table = _table(
-        "File to rollup through Dagster, one landing hour a run; the steps in wall seconds",
-        *("hour", "events", "wall s", "CPU s", "events/s", *steps),
+        "File to rollup through Dagster; the steps in wall seconds",
+        *("run", "events", "wall s", "CPU s", "events/s", *steps),
         texts=1,
     )
     if not runs:

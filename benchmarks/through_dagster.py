@@ -1,25 +1,24 @@
-"""Landing hours from the file to the rollups as Dagster runs them, one hour a run, in one process.
+"""Landing hours from the file to the rollups as Dagster runs them, one hour a run or all in one run, in one process.
 
 The server is the embedded one as it is, with autovacuum: without it, successive hours become slower.
 All files are there before the first run, so that the server has no rest between the runs.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
 import psutil
 
 from benchmarks import history, workload
-from benchmarks.measure import HourRun, Report, cost_of
+from benchmarks.measure import Report, Run, cost_of
 from benchmarks.workload import FIRST_DAY, HOUR
 from metering_pipeline import settings
 from metering_pipeline.definitions import defs
 from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.execution import QUIET, dagster_instance, run_job
 from metering_pipeline.jobs import LANDING_TO_HOURLY
-from metering_pipeline.partitions import HOUR_FORMAT, RANGE_END, RANGE_START
+from metering_pipeline.partitions import HOUR_FORMAT, RANGE_END, RANGE_START, Window
 from metering_pipeline.postgres import Database
 
 STAGES = """
@@ -35,7 +34,9 @@ STEPS = {"landing__usage_events": "landing", "ledger": "ledger", "rollups": "rol
 """The steps that write; the others are checks."""
 
 
-def measure_hours(report: Report, home: Path, events_per_day: int, hours: int) -> None:
+def measure_hours(
+    report: Report, home: Path, events_per_day: int, hours: int, *, as_one_run: bool
+) -> None:
     """Run so many consecutive landing hours; the hour before, which is empty, is not measured."""
     server = EmbeddedServer(home)
     try:
@@ -47,10 +48,13 @@ def measure_hours(report: Report, home: Path, events_per_day: int, hours: int) -
             process = server.process()
             assert process is not None  # noqa: S101  (the instance is in it)
             job = _landing_to_hourly()
-            _run_hour(job, instance, process, FIRST_DAY - HOUR, 0)
-            for number, count in enumerate(events):
-                landed_hour = FIRST_DAY + number * HOUR
-                report.add_hour(_run_hour(job, instance, process, landed_hour, count))
+            _run(job, instance, process, Window(FIRST_DAY - HOUR, FIRST_DAY), 0)
+            window = Window(FIRST_DAY, FIRST_DAY + hours * HOUR)
+            if as_one_run:
+                report.add_run(_run(job, instance, process, window, sum(events)))
+            else:
+                for hour, count in zip(window.hours(), events, strict=True):
+                    report.add_run(_run(job, instance, process, hour, count))
             report.disk = _disk(history.owned(server), sum(events))
     finally:
         server.stop()
@@ -71,22 +75,25 @@ def _write_hours(report: Report, root: Path, events_per_day: int, hours: int) ->
     return counts
 
 
-def _run_hour(
+def _run(
     job: dg.JobDefinition,
     instance: dg.DagsterInstance,
     server: psutil.Process,
-    landed_hour: datetime,
+    window: Window,
     events: int,
-) -> HourRun:
-    """Run an hour, with the checks. Raises what a step raised."""
-    hour = landed_hour.strftime(HOUR_FORMAT)
+) -> Run:
+    """Run the window's hours, with the checks. Raises what a step raised."""
+    first, last = window.start, window.end - HOUR
     done: list[dg.ExecuteInProcessResult] = []
     cost = cost_of(
         server,
         lambda: done.append(
             job.execute_in_process(
                 instance=instance,
-                tags={RANGE_START: hour, RANGE_END: hour},
+                tags={
+                    RANGE_START: first.strftime(HOUR_FORMAT),
+                    RANGE_END: last.strftime(HOUR_FORMAT),
+                },
                 run_config=QUIET,
             )
         ),
@@ -96,7 +103,7 @@ def _run_hour(
         if event.is_step_success:
             step = STEPS.get(str(event.step_key), "checks")
             steps[step] += event.step_success_data.duration_ms / 1000
-    return HourRun(events, cost, {**steps, "Dagster": cost.wall - sum(steps.values())})
+    return Run(events, cost, {**steps, "Dagster": cost.wall - sum(steps.values())})
 
 
 def _disk(database: Database, events: int) -> Mapping[str, float]:

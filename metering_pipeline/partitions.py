@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import dagster as dg
@@ -79,6 +80,14 @@ class Window:
             end = min(midnight + timedelta(days=1), self.end)
             yield Window(start, end)
             start = end
+
+    def cut(self, parts: int) -> list["Window"]:
+        """The window in at most so many parts of about as many hours."""
+        starts = [*self.starts()]
+        cuts = sorted(
+            {self.start, *(starts[len(starts) * part // parts] for part in range(1, parts))}
+        )
+        return [Window(*each) for each in pairwise([*cuts, self.end])]
 
     def hours(self) -> Iterator["Window"]:
         """The window hour by hour."""

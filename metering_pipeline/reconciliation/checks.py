@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -20,8 +20,14 @@ from metering_pipeline.reconciliation.differences import (
     explained,
 )
 from metering_pipeline.reconciliation.findings import ALWAYS, Finding, Found, Hours
-from metering_pipeline.reconciliation.laws import evaluate
-from metering_pipeline.reconciliation.proof import PROVED, Tally, prove
+from metering_pipeline.reconciliation.proof import (
+    PROVED,
+    SESSIONS,
+    Tally,
+    by_hour,
+    evaluated,
+    prove,
+)
 from metering_pipeline.settings import HOUR, hour_of
 
 LANDED = dg.AssetKey(["landing", "usage_events"])
@@ -64,14 +70,19 @@ def law_check(law: str, asset: dg.AssetKey, blocking: bool, about: str) -> dg.As
             tally = prove_everything(law, context.log.info)
             return law_result(tally, asset, explain(tally))
         tally = Tally(law)
-        with open_database(configured).connect() as connection:
-            # a long backfill is evaluated as it was made: day by day
-            for part in window.days() if window else [Window(configured.first_hour, now)]:
-                tally.add(evaluate(connection, law, part.start, part.end, now))
-                connection.commit()
+        spans = _spans(window) if window else [(configured.first_hour, now)]
+        for results in evaluated(open_database(configured), spans, by_hour(law, now)):
+            tally.add(results)
         return law_result(tally, asset, explain(tally))
 
     return check
+
+
+def _spans(window: Window) -> list[tuple[datetime, datetime]]:
+    """A long backfill is evaluated as it was made, day by day; a day in as many parts as are evaluated at a time."""
+    days = [*window.days()]
+    parts = days if len(days) > 1 else window.cut(SESSIONS)
+    return [(part.start, part.end) for part in parts]
 
 
 def prove_everything(law: str, progress: Callable[[str], None]) -> Tally:

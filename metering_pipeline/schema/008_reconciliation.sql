@@ -61,6 +61,21 @@ begin
 end
 $$;
 
+-- The second eight bytes of a hash, as a signed number: what laws sum, by code of their own. From PostgreSQL 18 on a
+-- cast does it; the way through texts before was a third of what L3 costs.
+do $$
+declare
+    number_of constant text := case
+        when current_setting('server_version_num')::integer >= 180000 then 'substring(hash from 9 for 8)::bigint'
+        else '(''x'' || encode(substring(hash from 9 for 8), ''hex''))::bit(64)::bigint'
+    end;
+begin
+    execute
+        'create function reconciliation.second_eight_bytes(hash bytea) returns bigint'
+        || ' language sql immutable strict parallel safe return ' || number_of;
+end;
+$$;
+
 -- What a billing provider, or a table of the company's own, said of our tenants' usage: a row for each time that it
 -- was asked. The span is [starts_at, ends_at). Exact: whatever is not there for the span is not known to it; else
 -- the span is that of its rows, whose days may begin in several zones.

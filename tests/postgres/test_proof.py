@@ -1,12 +1,23 @@
 """The proof of everything: whatever row of the rollups is damaged, wherever, is found and named."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
+import psycopg
 import pytest
 
+from metering_pipeline.partitions import Window
 from metering_pipeline.reconciliation.buckets import Bucket, red_buckets, sampled_buckets
-from metering_pipeline.reconciliation.proof import PROVED, Tally, prove
+from metering_pipeline.reconciliation.laws import evaluate
+from metering_pipeline.reconciliation.proof import (
+    PROVED,
+    SESSIONS,
+    Tally,
+    by_hour,
+    evaluated,
+    prove,
+)
 from tests.postgres.billing_world import World, at
 
 FIGURES = """event_count, value_sum, value_moment, value_min, value_max, value_latest, latest_at, latest_fingerprint,
@@ -35,6 +46,8 @@ DAY = "where tenant_id = 'birch' and metric = 'tokens' and day = '2026-01-12'"
 IN_HOURLY = ("contributions", "hourly usage")
 IN_DAILY = ("hourly usage", "daily usage")
 IN_CONTRIBUTIONS = ("ledger", "contributions")
+NOON = at("2026-01-12 12:00")
+HOUR_LONG = timedelta(hours=1)
 THE_HOUR = ("tokens", "2026-01-12T11", *IN_HOURLY)
 THE_DAY = ("tokens", "2026-01-12", *IN_DAILY)
 
@@ -285,3 +298,59 @@ def states(world: World) -> dict[tuple[Any, Any], bool]:
             " where law = 'L3' and tenant_id is null"
         )
     }
+
+
+SLEEPING = """
+    select 1
+    from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid() and wait_event = 'PgSleep'
+"""
+
+
+def test_spans_side_by_side_find_what_one_finds(whole_world: World) -> None:
+    whole_world.connection.execute(f"delete from rollups.usage_contributions {HOUR}")
+    whole_world.connection.commit()
+    start, end, now = at("2026-01-10"), at("2026-01-15"), at("2026-03-01")
+    cuts = [start, at("2026-01-11"), at("2026-01-12 11:00"), at("2026-01-12 12:00"), end]
+    with whole_world.database.connect() as connection:
+        found = {law: evaluate(connection, law, start, end, now) for law in PROVED}
+    assert not all(each.passed for each in found["L3"])
+    for law, at_once in found.items():
+        parts = [*evaluated(whole_world.database, [*pairwise(cuts)], by_hour(law, now))]
+        assert len(parts) == len(cuts) - 1
+        assert [each for part in parts for each in part] == at_once
+
+
+def test_what_fails_in_one_span_ends_those_beside_it(whole_world: World) -> None:
+    """The span that sleeps would take a minute; those behind it are never begun."""
+    began: list[datetime] = []
+    cancelled: list[datetime] = []
+
+    def fail_or_sleep(connection: psycopg.Connection, start: datetime, _: datetime) -> list[Any]:
+        began.append(start)
+        if start == NOON:
+            while not connection.execute(SLEEPING).fetchone():
+                pass
+            raise ValueError("this span fails")
+        try:
+            connection.execute("select pg_sleep(60)")
+        except psycopg.errors.QueryCanceled:
+            cancelled.append(start)
+            raise
+        return []
+
+    spans = [(NOON + hour * HOUR_LONG, NOON + (hour + 1) * HOUR_LONG) for hour in range(5)]
+    with pytest.raises(ValueError, match="this span fails"):
+        [*evaluated(whole_world.database, spans, fail_or_sleep)]
+    assert {*cancelled} == {*began} - {NOON}
+    assert 1 <= len(cancelled) <= SESSIONS
+
+
+@pytest.mark.parametrize(("hours", "parts"), [(1, 1), (2, 2), (3, 2), (24, 2), (2, 5), (24, 7)])
+def test_a_window_is_cut_into_parts_that_make_it_up(hours: int, parts: int) -> None:
+    window = Window(NOON, NOON + hours * HOUR_LONG)
+    cut = window.cut(parts)
+    assert [hour for part in cut for hour in part.starts()] == [*window.starts()]
+    assert len(cut) == min(hours, parts)
+    sizes = [len([*part.starts()]) for part in cut]
+    assert max(sizes) - min(sizes) <= 1

@@ -44,8 +44,8 @@ landed_bytes as (
 landed_terms as (
     select
         *,
-        ('x' || encode(substring(fingerprint_bytes from 9 for 8), 'hex'))::bit(64)::bigint as fingerprint_term,
-        ('x' || encode(substring(payload_bytes from 9 for 8), 'hex'))::bit(64)::bigint as payload_term
+        reconciliation.second_eight_bytes(fingerprint_bytes) as fingerprint_term,
+        reconciliation.second_eight_bytes(payload_bytes) as payload_term
     from landed_bytes
 ),
 
@@ -129,8 +129,8 @@ posted_terms as (
     select
         *,
         (extract(epoch from occurred_at) * 1000000)::bigint as since_1970,
-        ('x' || encode(substring(uuid_send(fingerprint) from 9 for 8), 'hex'))::bit(64)::bigint as fingerprint_term,
-        ('x' || encode(substring(uuid_send(payload_hash) from 9 for 8), 'hex'))::bit(64)::bigint as payload_term
+        reconciliation.second_eight_bytes(uuid_send(fingerprint)) as fingerprint_term,
+        reconciliation.second_eight_bytes(uuid_send(payload_hash)) as payload_term
     from posted_rows
 ),
 
@@ -320,8 +320,8 @@ metered_events as not materialized (
         end as value,
         events.properties ->> metrics.value_property as written_value,
         metrics.aggregation = 'unique_count' and events.properties @> '{"operation": "remove"}' as removed,
-        ('x' || encode(substring(uuid_send(events.fingerprint) from 9 for 8), 'hex'))::bit(64)::bigint as event_term,
-        ('x' || encode(substring(uuid_send(events.payload_hash) from 9 for 8), 'hex'))::bit(64)::bigint as payload_term
+        reconciliation.second_eight_bytes(uuid_send(events.fingerprint)) as event_term,
+        reconciliation.second_eight_bytes(uuid_send(events.payload_hash)) as payload_term
     from signed_events as events
     left join metrics
         on
