@@ -124,8 +124,14 @@ def publish_trace_catalog(pipeline: Pipeline) -> None:
 
 
 @pytest.fixture
-def traces(pipeline: Pipeline, worlds: Worlds, shared_data: Callable[[str], Path]) -> Pipeline:
+def traces(
+    pipeline: Pipeline,
+    worlds: Worlds,
+    shared_data: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Pipeline:
     """Both services' requests, landed twice over three hours, rolled up and drafted."""
+    monkeypatch.setenv("METERING_FIRST_HOUR", "2023-11-01T00")
     pipeline.set_clock(LANDING_HOURS[-1] + timedelta(hours=2))
     worlds("traces", lambda: land_twice(pipeline, shared_data))
     return pipeline
