@@ -29,6 +29,8 @@ def issue_date(console: Console, billing_date: date, preview: bool) -> None:
     """Issue what is due by the end of the date, or show what would be; print the outcome."""
     configured = settings.load()
     database = open_database(configured)
+    with database.connect() as connection:  # before minutes are spent on drafts, and in one line
+        issuing.require_billing_date(connection, billing_date, configured.now())
     with dagster_instance() as instance:
         if preview:
             run_job(instance, "drafts")

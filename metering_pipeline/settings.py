@@ -10,10 +10,13 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import TypeVar
 
 from metering_pipeline.errors import MeteringError
 
 PREFIX = "METERING_"
+FIRST_YEAR, LAST_YEAR = 1970, 2999
+"""Of what a person may write: another year is a slip, and next to the first or last that there are is no period."""
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -23,6 +26,9 @@ CHOICES = {
     "provider_gate": ("warn", "hold"),
     "stripe_grouping": ("hour", "day"),
 }
+
+
+Moment = TypeVar("Moment", bound=date)
 
 
 class SettingError(MeteringError):
@@ -205,7 +211,7 @@ def _read(variable: str, name: str, text: str) -> object:
         if isinstance(default, int):
             return _whole_number(text)
         if isinstance(default, date):
-            return date.fromisoformat(text)
+            return parse_day(text)
         if isinstance(default, Path):
             return Path(text)
     except ValueError as error:
@@ -216,9 +222,10 @@ def _read(variable: str, name: str, text: str) -> object:
 def parse_hour(text: str) -> datetime:
     """An hour as it is written everywhere, ``2026-01-31T13``, as its first instant in UTC."""
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+        hour = datetime.strptime(text, "%Y-%m-%dT%H").replace(tzinfo=UTC)
     except ValueError:
         raise ValueError("write an hour in UTC as 2026-01-31T13") from None
+    return within_reach(hour)
 
 
 def parse_instant(text: str) -> datetime:
@@ -229,7 +236,23 @@ def parse_instant(text: str) -> datetime:
         instant = None
     if instant is None or instant.tzinfo is None:
         raise ValueError("write an instant with its offset, as 2026-01-31T13:00:00Z")
-    return instant.astimezone(UTC)
+    return within_reach(instant).astimezone(UTC)
+
+
+def parse_day(text: str) -> date:
+    """A day, ``2026-01-31``. Raises ValueError with what to write."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise ValueError("write a date as 2026-01-31") from None
+    return within_reach(day)
+
+
+def within_reach(moment: Moment) -> Moment:
+    """The moment itself. Raises ValueError for one before FIRST_YEAR or after LAST_YEAR."""
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        raise ValueError(f"write a year from {FIRST_YEAR} to {LAST_YEAR}")
+    return moment
 
 
 def _whole_number(text: str) -> int:

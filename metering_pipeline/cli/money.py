@@ -45,8 +45,9 @@ def issue(
         raise click.UsageError(
             "Give one of --date, --approve, --hold, --release, --stop, --resume."
         )
-    if billing_date is not None and billing_date < settings.load().first_hour.date():
-        raise click.UsageError("Billing dates begin with METERING_FIRST_HOUR.")
+    first_date = settings.load().first_hour.date()
+    if billing_date is not None and billing_date < first_date:
+        raise click.UsageError(f"The first billing date is {first_date} (METERING_FIRST_HOUR).")
     if billing_date is None and not (by and why):
         raise click.UsageError("Say who decides and why: --by NAME --why REASON.")
     from metering_pipeline import billing

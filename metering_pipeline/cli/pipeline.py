@@ -100,16 +100,25 @@ def _hours(
         first = last = hour
     if (hour is not None and first != hour) or first is None or last is None:
         raise click.UsageError("Give --hour, or --from and --to.")
+    _require_order(first, last)
+    _require_lands(first, last)
+    return first, last
+
+
+def _require_order(first: datetime, last: datetime) -> None:
     if last < first:
         raise click.UsageError("--to is before --from.")
+
+
+def _require_lands(early: datetime, late: datetime) -> None:
+    """Raises UsageError if the early hour lies before the first that lands, or the late one has not begun."""
     configured = settings.load()
-    if first < configured.first_hour:
+    if early < configured.first_hour:
         raise click.UsageError(
             f"The first landing hour is {configured.first_hour:%Y-%m-%dT%H} (METERING_FIRST_HOUR)."
         )
-    if last > configured.now():
-        raise click.UsageError(f"{last:%Y-%m-%dT%H} has not begun.")
-    return first, last
+    if late > configured.now():
+        raise click.UsageError(f"{late:%Y-%m-%dT%H} has not begun: give an hour that has.")
 
 
 @cli.command()
@@ -174,8 +183,9 @@ def rebuild(
     """
     if (first is None) != (last is None):
         raise click.UsageError("Give both --from and --to, or neither.")
-    if first and last and last < first:
-        raise click.UsageError("--to is before --from.")
+    if first and last:
+        _require_order(first, last)
+        _require_lands(last, first)  # the range may reach beyond, as a law's window does
     if stage == "rollups" and repair:
         raise click.UsageError("--stage rollups replaces what differs; --dry-run only shows it.")
     if stage != "rollups" and dry_run:

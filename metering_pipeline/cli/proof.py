@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from metering_pipeline import settings
 from metering_pipeline.cli.group import cli, console
 from metering_pipeline.cli.values import Day, HourOrDay, HourOrDocument, Instant, Window
 
@@ -105,6 +107,10 @@ def _asked(document: str | None, line: int | None, options: Mapping[str, Any]) -
             raise click.UsageError(f"{flags[name]} does not go with {asked}.")
     if options["since"] is not None and (options["opened"] or options["all_events"]):
         raise click.UsageError("--since answers another question than --hour and --all-events.")
+    if isinstance(options["since"], datetime) and options["since"] > settings.load().now():
+        raise click.UsageError(
+            f"{options['since']:%Y-%m-%dT%H} has not begun: nothing can have changed since."
+        )
     if asked == "--event":
         _check_search(options)
     return asked

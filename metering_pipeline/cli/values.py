@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from metering_pipeline.settings import parse_hour, parse_instant
+from metering_pipeline.settings import parse_day, parse_hour, parse_instant, within_reach
 
 if TYPE_CHECKING:
     from metering_pipeline.reconciliation.difference_causes import Span
@@ -50,9 +50,9 @@ class Day(click.ParamType[date]):
         if isinstance(value, date):
             return value
         try:
-            return date.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r}: write a date as 2026-01-31", param, ctx)
+            return parse_day(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {error}", param, ctx)
 
 
 class Amount(click.ParamType[Decimal]):
@@ -85,9 +85,10 @@ class Month(_Moment):
 
     def parse(self, text: str) -> datetime:
         try:
-            return datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
+            month = datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC)
         except ValueError:
             raise ValueError("write a month as 2026-01") from None
+        return within_reach(month)
 
 
 class Quantity(click.ParamType[Decimal]):

@@ -116,24 +116,14 @@ def issue_within(connection: psycopg.Connection, billing_date: date, now: dateti
 
     The switch does not matter. Raises BillingDateError and DraftsNotCurrentError.
     """
-    due_end = datetime.combine(billing_date, time(), UTC) + timedelta(days=1)
-    if now < due_end:
-        raise BillingDateError(
-            f"Billing date {billing_date} ends at {due_end:%Y-%m-%dT%H:%M}Z; it is "
-            f"{now.astimezone(UTC):%Y-%m-%dT%H:%M}Z. Issue it then, or an earlier date now."
-        )
+    last_billing_date = require_billing_date(connection, billing_date, now)
     connection.execute("drop table if exists pg_temp.due_drafts")
-    connection.execute(statement(PACKAGE, "collect_due_drafts"), {"due_end": due_end})
+    connection.execute(statement(PACKAGE, "collect_due_drafts"), {"due_end": _end(billing_date)})
     connection.execute("analyze due_drafts")
     (state,) = rows(connection, PACKAGE, "draft_currency")
-    if state.last_billing_date is not None and billing_date < state.last_billing_date:
-        raise BillingDateError(
-            f"Documents were issued for {state.last_billing_date}; {billing_date} precedes it. "
-            "Whatever was due then is due still: issue the newest date that has ended."
-        )
     problem = _why_not_current(state)
     if problem is not None:
-        if state.last_billing_date == billing_date and not state.has_due_drafts:
+        if last_billing_date == billing_date and not state.has_due_drafts:
             return IssueReport(billing_date, [], [], drafts_current=False)
         raise DraftsNotCurrentError(
             f"The drafts cannot be issued: {problem}. Build them again (`metering run --hour` with "
@@ -147,6 +137,26 @@ def issue_within(connection: psycopg.Connection, billing_date: date, now: dateti
         _pin_and_drop(connection, documents)
     issued = [IssuedInvoice.of(each) for each in documents]
     return IssueReport(billing_date, issued, held, drafts_current=True)
+
+
+def require_billing_date(
+    connection: psycopg.Connection, billing_date: date, now: datetime
+) -> date | None:
+    """The newest billing date that documents were issued for. Raises BillingDateError if this one cannot be issued."""
+    due_end = _end(billing_date)
+    if now < due_end:
+        raise BillingDateError(
+            f"Billing date {billing_date} ends at {due_end:%Y-%m-%dT%H:%M}Z; it is "
+            f"{now.astimezone(UTC):%Y-%m-%dT%H:%M}Z. Issue it then, or an earlier date now."
+        )
+    (newest,) = rows(connection, PACKAGE, "newest_billing_date")
+    last: date | None = newest.billing_date
+    if last is not None and billing_date < last:
+        raise BillingDateError(
+            f"Documents were issued for {last}; {billing_date} precedes it. "
+            "Whatever was due then is due still: issue the newest date that has ended."
+        )
+    return last
 
 
 def reverse(
@@ -260,6 +270,10 @@ def _issue_once(database: Database, billing_date: date, now: datetime, keep: boo
         if not keep:
             raise psycopg.Rollback
     return report
+
+
+def _end(billing_date: date) -> datetime:
+    return datetime.combine(billing_date, time(), UTC) + timedelta(days=1)
 
 
 def _why_not_current(state: Any) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from metering_pipeline.reconciliation.statements import rows
-from metering_pipeline.settings import HOUR
+from metering_pipeline.settings import HOUR, within_reach
 
 PACKAGE = "metering_pipeline.reconciliation"
 DAY = timedelta(days=1)
@@ -30,7 +30,7 @@ class Span:
                 start = datetime.strptime(text, pattern).replace(tzinfo=UTC)
             except ValueError:
                 continue
-            return cls(kind, start, _end(kind, start))
+            return cls(kind, within_reach(start), _end(kind, start))
         raise ValueError(
             "write a landing hour as 2026-01-31T13, a day as 2026-01-31, a month as 2026-01"
         )

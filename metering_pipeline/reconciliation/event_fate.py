@@ -227,7 +227,7 @@ def _searches(
         yield occurred_at - timedelta(hours=1), occurred_at + timedelta(hours=1)
         return
     newest = (newest_hour or datetime(1970, 1, 1, tzinfo=UTC)).astimezone(UTC).date()
-    last = last_day or newest
+    last = last_day or max(newest, first_day or newest)
     first = first_day or last - (DEFAULT_DAYS - 1) * DAY
     yield _midnight(first), _midnight(last) + DAY
 

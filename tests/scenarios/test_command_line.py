@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from click.testing import CliRunner
 
 from metering_pipeline.cli import cli
 from metering_pipeline.cli.group import console
+from metering_pipeline.errors import MeteringError
+from metering_pipeline.postgres import DatabaseError
 from metering_pipeline.settings import PROJECT_ROOT
 from tests.scenarios.conftest import Pipeline
 
@@ -101,6 +103,7 @@ def test_run_preview_issue_state_and_status(dagster_storage: Pipeline, tmp_path:
         (["issue", "--stop"], {}, "Say who decides and why"),
         (["db", "url"], {"METERING_LOKBACK_HOURS": "3"}, "METERING_LOKBACK_HOURS is not a setting"),
         (["db", "url"], {"METERING_GRACE_HOURS": "soon"}, "METERING_GRACE_HOURS='soon'"),
+        (["db", "url"], {"METERING_CLOCK": "9999-12-31T23:00:00Z"}, "write a year from 1970"),
         (["db", "url"], {"METERING_DATABASE_URL": "mysql://x"}, "begins with postgresql://"),
     ],
 )
@@ -113,12 +116,83 @@ def test_bad_input_is_named(
     assert "Traceback" not in failed.stderr
 
 
-def test_a_day_that_has_not_ended_is_refused(dagster_storage: Pipeline) -> None:
-    dagster_storage.set_clock(datetime(2026, 2, 5, 12, tzinfo=UTC))
-    refused = metering("issue", "--date", "2026-02-05")
-    assert refused.returncode == 1
-    assert "2026-02-05" in refused.stderr
-    assert "Traceback" not in refused.stderr
+@pytest.mark.parametrize("option", [[], ["--preview"]])
+def test_a_billing_date_that_cannot_be_issued_is_one_line(
+    pipeline: Pipeline, option: list[str]
+) -> None:
+    """Before any run is started: Dagster's storage is not even there."""
+    pipeline.set_clock(datetime(2026, 2, 5, 12, tzinfo=UTC))
+    early = CliRunner().invoke(cli, ["issue", "--date", "2030-01-01", *option])
+    assert isinstance(early.exception, MeteringError)
+    assert str(early.exception) == (
+        "Billing date 2030-01-01 ends at 2030-01-02T00:00Z; it is 2026-02-05T12:00Z. "
+        "Issue it then, or an earlier date now."
+    )
+
+
+def test_a_billing_date_before_the_newest_one_is_one_line(pipeline: Pipeline) -> None:
+    pipeline.drop(HOUR, "events.ndjson", [])
+    pipeline.set_clock(datetime(2026, 2, 6, tzinfo=UTC))
+    pipeline.run(HOUR)
+    pipeline.issue(date(2026, 2, 5))
+    assert pipeline.rows("select distinct billing_date from invoices.issued_invoices") == [
+        (date(2026, 2, 5),)
+    ]
+    late = CliRunner().invoke(cli, ["issue", "--date", "2026-02-04"])
+    assert isinstance(late.exception, MeteringError)
+    assert str(late.exception).startswith(
+        "Documents were issued for 2026-02-05; 2026-02-04 precedes it. "
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("issue --date 2023-10-31", "The first billing date is 2023-11-01"),
+        ("run --hour 2023-10-31T23", "The first landing hour is 2023-11-01T00"),
+        ("run --hour 2026-02-05T13", "2026-02-05T13 has not begun"),
+        *(
+            (f"rebuild --stage {stage} --from {first} --to {last}", message)
+            for stage in ("landing", "ledger", "rollups")
+            for first, last, message in (
+                ("2026-01-02T00", "2026-01-01T00", "--to is before --from."),
+                ("2023-10-31T22", "2023-10-31T23", "The first landing hour is 2023-11-01T00"),
+                ("2026-02-05T13", "2026-02-05T23", "2026-02-05T13 has not begun"),
+            )
+        ),
+        ("explain US-000001 1 --since 2026-02-05T13", "2026-02-05T13 has not begun"),
+        *(
+            (line, "write a year from 1970 to 2999")
+            for line in (
+                "issue --date 9999-12-31",
+                "run --hour 9999-12-31T23",
+                "explain --window 9999-12",
+                "explain --window 0001-01-01",
+                "explain --tenant acme --event x --at 0001-01-01T00:00:00+01:00",
+                "explain --tenant acme --event x --to 9999-12-31",
+                "quote --tenant acme --month 9999-12",
+                "generate --first-day 9999-12-31",
+            )
+        ),
+    ],
+)
+def test_a_date_that_cannot_be_is_refused(
+    line: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a database: nothing was asked of it."""
+    monkeypatch.setenv("METERING_CLOCK", "2026-02-05T12:00:00Z")
+    monkeypatch.setenv("METERING_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    refused = CliRunner().invoke(cli, shlex.split(line))
+    assert refused.exit_code == 2, refused.exception
+    assert message in refused.stderr
+
+
+def test_what_is_rebuilt_may_reach_beyond_what_has_landed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the window of a law does, which a check says to rebuild: it gets as far as the database."""
+    monkeypatch.setenv("METERING_CLOCK", "2026-02-05T12:00:00Z")
+    monkeypatch.setenv("METERING_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    line = "rebuild --stage ledger --from 2023-10-31T00 --to 2026-02-05T23"
+    assert isinstance(CliRunner().invoke(cli, line.split()).exception, DatabaseError)
 
 
 def test_generate_writes_a_landing_root(tmp_path: Path) -> None:

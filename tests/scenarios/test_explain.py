@@ -374,6 +374,8 @@ def test_rejected_and_never_landed(told: Told) -> None:
     assert (landed_in, line, reason) == ("landed_hour=2026-01-12T10/a.ndjson", 6, "invalid_json")
     nothing = find_event(told.connection, "acme", "never", occurred_at=datetime(2026, 1, 12, tzinfo=UTC))  # fmt: skip
     assert (nothing.fates, nothing.rejected) == ([], [])
+    after = find_event(told.connection, "acme", "never", first_day=date(2030, 1, 1))
+    assert (after.start, after.end) == (datetime(2030, 1, 1, tzinfo=UTC), datetime(2030, 1, 2, tzinfo=UTC))  # fmt: skip
 
 
 def test_an_event_is_found_by_its_time(told: Told) -> None:

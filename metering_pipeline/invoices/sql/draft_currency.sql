@@ -6,6 +6,5 @@ select
     exists (select 1 from rating.touched)
     or exists (select 1 from rating.changed_ranges)
     or exists (select 1 from rating.touched_slices) as rating_owes,
-    exists(select 1 from due_drafts) as has_due_drafts,
-    (select max(documents.billing_date) from invoices.issued_invoices as documents) as last_billing_date
+    exists(select 1 from due_drafts) as has_due_drafts
 from invoices.draft_state as state
