@@ -17,6 +17,7 @@ from metering_pipeline import settings
 from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database, open_database
+from metering_pipeline.reconciliation.drafts import compare_all, compare_unchecked
 from metering_pipeline.settings import HOUR
 from metering_pipeline.transform.dbt import run_dbt
 from metering_pipeline.transform.posting import RATING
@@ -160,5 +161,14 @@ def _measure(
     measure("periods, usage, lines and drafts of a month", lines, *RATING)
     connection.execute("analyze")
     measure("the same again", lines, *RATING)
+    connection.execute("delete from invoices.unchecked_subscriptions")  # as their check would
     touched = connection.execute(LATE, {"share": LATE_SHARE}).rowcount
     measure("after late usage of one in 100", touched, *RATING)
+    run("lines_to_documents")
+    now = FIRST_DAY + 35 * 24 * HOUR
+    for step, compare in (
+        ("lines compared with drafts, of the late ones", compare_unchecked),
+        ("lines compared with drafts, all", compare_all),
+    ):
+        cost = cost_of(process, lambda compare=compare: compare(database, FIRST_DAY, now))
+        report.add(size, step, lines, cost)

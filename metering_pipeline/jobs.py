@@ -16,7 +16,9 @@ LATE_ARRIVALS = dg.AssetSelection.assets(["rollups", "late_arrivals"]) | dg.Asse
 )
 DRAFTS = dg.AssetSelection.assets(["landing", "hours"], *rating_models.keys)
 LOOKED_AT_DAILY = dg.AssetSelection.assets(["ledger", "suspects"], ["rollups", "lateness"])
-PROOF = dg.AssetSelection.assets(["reconciliation", "law_results"])
+PROOF = dg.AssetSelection.assets(["reconciliation", "law_results"]) | dg.AssetSelection.checks(
+    dg.AssetCheckKey(dg.AssetKey(["invoices", "draft_invoices"]), "lines_equal_documents")
+)
 PROVIDER = dg.AssetSelection.assets(["reconciliation", "provider_usage"])
 REBUILT = dg.AssetSelection.assets(["reconciliation", "rebuilt_days"])
 ISSUED = dg.AssetSelection.assets(["invoices", "issued_invoices"])

@@ -5,7 +5,7 @@ shown; the relation has it.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, LiteralString
@@ -96,7 +96,7 @@ LINES = Relation(
     "slice_start",
     ("subscription_id", "charge_id", "component", "slice_start", "rated_amount", "billed_amount",
      "drafted_amount", "draft_id", "invoice_number"),
-    "every run draws the drafts up anew: metering run, with the newest landing hour",
+    "insert the subscription into invoices.touched_subscriptions; the next run draws its drafts up anew",
     has_debts=True,
 )  # fmt: skip
 DOCUMENTS = Relation(
@@ -164,8 +164,9 @@ def differing_rows(
     end: datetime,
     tenant_id: str | None = None,
     limit: int = SHOWN,
+    subscriptions: Sequence[str] | None = None,
 ) -> Differences:
-    """The first rows of a relation in [start, end) that differ and are no debt."""
+    """The first rows of a relation in [start, end) that differ and are no debt; of some subscriptions, or of all."""
     of_tenant = relation.of_tenants and tenant_id is not None
     shown = ["state", *(["tenant_id"] if relation.of_tenants else []), *relation.shown]
     query = sql.SQL("select {columns} from {relation} where {conditions}")
@@ -183,6 +184,8 @@ def differing_rows(
     }
     all_columns = query.format(columns=sql.SQL("*"), **parts).as_string(connection)
     some = query.format(columns=sql.SQL(", ").join(map(sql.SQL, shown)), **parts)
+    if subscriptions is not None:
+        some += sql.SQL(" and subscription_id = any({})").format(sql.Literal(list(subscriptions)))
     with connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(some + sql.SQL(" limit {}").format(sql.Literal(limit)))
         rows = [{name: _text(value) for name, value in row.items()} for row in cursor]

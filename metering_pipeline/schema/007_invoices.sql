@@ -415,6 +415,12 @@ create table invoices.touched_subscriptions (
     subscription_id text primary key
 );
 
+-- Subscriptions whose drafts are to be compared with their rated lines: drawn up anew, or found to differ. Written by
+-- the drafts and the check, and consumed by the check when they are well.
+create table invoices.unchecked_subscriptions (
+    subscription_id text primary key
+);
+
 create function invoices.touch_subscriptions() returns trigger
 language plpgsql as $$
 begin

@@ -71,7 +71,7 @@ grant update (posted_at) on landing.hours to metering_transform;
 grant insert, update, delete on all tables in schema rollups, rating to metering_transform;
 grant insert, update, delete on
 invoices.draft_invoices, invoices.draft_invoice_lines, invoices.draft_state, invoices.drafted_from,
-invoices.touched_subscriptions
+invoices.touched_subscriptions, invoices.unchecked_subscriptions
 to metering_transform;
 grant insert on reconciliation.rebuilt_days to metering_transform;
 grant insert, update, delete on all tables in schema catalog to metering_transform;

@@ -39,6 +39,7 @@ INTERNAL = {
     ("rating", "built_subscriptions"),
     ("invoices", "draft_state"),
     ("invoices", "touched_subscriptions"),
+    ("invoices", "unchecked_subscriptions"),
     ("invoices", "drafted_from"),
     ("invoices", "issuing_switch"),
     ("invoices", "external_taxes"),

@@ -32,10 +32,10 @@ FINDERS = {
     "no_vanished_files": "every hour",
     "catalog_problems": "on publishing",
     "L4": "every hour",
-    "lines_equal_documents": "every hour",
     "L1": "every night",
     "L2": "every night",
     "L3": "every night",
+    "lines_equal_documents": "every night",
     "L5": "every day",
     "gate": "before issuing",
     "days_are_identical": "every week",
@@ -50,6 +50,7 @@ DAYS = "its key into `rollups.touched_days`, then the next run"
 TOUCHED = "the day into `rating.touched`, then the next run"
 SLICES = "the line into `rating.touched_slices`, then the next run"
 NEXT = "the next run mends it"
+DRAFTS = "the subscription into `invoices.touched_subscriptions`, then the next run"
 RUN = "put the file back, or run its hour: it lands as a new version"
 FILE = "put the file back; what it held still counts"
 BACKUP = "restore the rows from a backup: content and chain say what they were"
@@ -386,13 +387,13 @@ FAULTS = (
     # Invoices
     fault(
         "invoices", "a draft line edited", f"update invoices.draft_invoice_lines set amount = amount + 1 where {LINE}",
-        by="lines_equal_documents gate", to=("sub-acme", "basic-requests", "2026-02-01", "rated amount 6.38", "drafted amount 7.38",), mend=NEXT,
+        by="lines_equal_documents gate", to=("sub-acme", "basic-requests", "2026-02-01", "rated amount 6.38", "drafted amount 7.38",), mend=DRAFTS,
     ),
     fault(
         "invoices", "a draft and its lines deleted",
         several("delete from invoices.draft_invoice_lines where subscription_id = 'sub-acme'"),
         several("delete from invoices.draft_invoices where subscription_id = 'sub-acme'"),
-        by="lines_equal_documents", to=("sub-acme", "missing", "drafted amount 0",), mend=NEXT,
+        by="lines_equal_documents", to=("sub-acme", "missing", "drafted amount 0",), mend=DRAFTS,
     ),
     fault(
         "invoices", "an issued line's amount changed", f"update invoices.issued_invoice_lines set amount = amount - 1 where {ACME} and line_number = 1",

@@ -30,7 +30,7 @@ from metering_pipeline.reconciliation.rebuilt_days import rebuild_sample, standi
 from metering_pipeline.settings import PROJECT_ROOT, Settings, hour_of
 from tests.postgres.billing_world import FEBRUARY, at
 from tests.postgres.fault_world import NOW, FileWorld, live, settings_for
-from tests.postgres.seeded_faults import FAULTS, FINDERS, Fault
+from tests.postgres.seeded_faults import DRAFTS, FAULTS, FINDERS, Fault
 
 TEMPLATE = "metering_fault_template"
 NOT_REBUILT = ("rating", "invoices", "catalog")
@@ -152,6 +152,18 @@ def test_the_fault_is_found_and_named(world: FileWorld, fault: Fault) -> None:
 
 def test_what_nobody_touched_is_found_by_nothing(world: FileWorld) -> None:
     assert found(world) == {}
+
+
+@pytest.mark.parametrize(
+    "fault", [fault for fault in FAULTS if fault.mend == DRAFTS], ids=lambda fault: fault.what
+)
+def test_a_draft_is_mended_as_is_said(world: FileWorld, fault: Fault) -> None:
+    seed(world, fault)
+    world.post(at("2026-02-10T10:00"))
+    assert "lines_equal_documents" in found(world, fault.stage), "the run alone mends nothing"
+    world.execute("insert into invoices.touched_subscriptions values ('sub-acme')")
+    world.post(at("2026-02-10T10:00"))
+    assert found(world, fault.stage) == {}
 
 
 def test_the_commands_mend_what_they_are_told_for(

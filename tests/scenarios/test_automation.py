@@ -283,6 +283,63 @@ def test_the_night_names_what_was_damaged(january: Pipeline) -> None:
     assert january.red_laws() == set()
 
 
+def test_lines_are_compared_as_their_drafts_are_drawn_up_and_all_of_them_at_night(
+    january: Pipeline,
+) -> None:
+    """A draft edited behind the pipeline is found at night, stays found, and is well when it is drawn up anew."""
+    january.drop(LANDED, "a.ndjson", [request(ON_TIME, "one")])
+    january.run(LANDED)
+    assert lines_check(january) == (True, "They are.")
+    unchecked = "select subscription_id from invoices.unchecked_subscriptions"
+    assert january.rows(unchecked) == []
+    ((subscription,),) = january.rows(
+        "update invoices.draft_invoice_lines set quantity = quantity + 1"
+        " where tenant_id = 'acme' and metric = 'requests' returning subscription_id"
+    )
+    january.run_job("nightly")
+    passed, said = lines_check(january)
+    assert not passed
+    assert f"subscription id {subscription}" in said
+    assert "insert the subscription into invoices.touched_subscriptions" in said
+    january.run(LANDED)
+    assert not lines_check(january)[0], "though this run drew up no draft of it"
+
+    january.execute("insert into invoices.touched_subscriptions values (%s)", subscription)
+    january.run_job("drafts")
+    assert lines_check(january) == (True, "They are.")
+    assert january.rows(unchecked) == []
+
+
+def test_a_run_that_draws_up_a_wrong_draft_is_told(january: Pipeline) -> None:
+    january.drop(LANDED, "a.ndjson", [request(ON_TIME, "one")])
+    january.execute(
+        """
+        create function invoices.spoil() returns trigger language plpgsql as
+        'begin new.quantity := new.quantity + 1; return new; end';
+        create trigger spoil before insert on invoices.draft_invoice_lines
+        for each row when (new.component = 'usage') execute function invoices.spoil()
+        """
+    )
+    january.run(LANDED)
+    passed, said = lines_check(january)
+    assert not passed
+    assert "tenant id acme" in said
+
+
+def lines_check(pipeline: Pipeline) -> tuple[bool, str]:
+    return newest(pipeline, dg.AssetKey(["invoices", "draft_invoices"]), "lines_equal_documents")
+
+
+def newest(pipeline: Pipeline, asset: dg.AssetKey, name: str) -> tuple[bool, str]:
+    """The newest result of a check, and what it says."""
+    key = dg.AssetCheckKey(asset, name)
+    record = pipeline.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+    assert record.event is not None
+    assert record.event.dagster_event is not None
+    evaluation = record.event.dagster_event.asset_check_evaluation_data
+    return evaluation.passed, str(evaluation.description)
+
+
 def test_the_week_names_the_day_that_differs_until_it_is_well(january: Pipeline) -> None:
     """Through the job itself, on the files and the rows; what was proven when is kept."""
     path = january.drop(LANDED, "a.ndjson", [request(ON_TIME, "one"), request(ON_TIME, "two")])
@@ -314,12 +371,7 @@ def rebuilt(pipeline: Pipeline) -> tuple[bool, str]:
     """The newest result of the weekly check, and what it says."""
     from metering_pipeline.reconciliation.assets import REBUILT
 
-    key = dg.AssetCheckKey(REBUILT, "days_are_identical")
-    record = pipeline.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
-    assert record.event is not None
-    assert record.event.dagster_event is not None
-    evaluation = record.event.dagster_event.asset_check_evaluation_data
-    return evaluation.passed, str(evaluation.description)
+    return newest(pipeline, REBUILT, "days_are_identical")
 
 
 COLUMNS = (

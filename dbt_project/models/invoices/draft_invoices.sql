@@ -153,6 +153,11 @@ where exists (
 
 delete from invoices.touched_subscriptions;
 
+insert into invoices.unchecked_subscriptions (subscription_id)
+select subscription_id
+from owed
+on conflict do nothing;
+
 analyze owed;
 
 -- 2. What is due.
