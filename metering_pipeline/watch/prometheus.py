@@ -36,17 +36,19 @@ def exposition(database: Database, settings: Settings) -> bytes:
 
 
 @contextmanager
-def serving(database: Database, settings: Settings, port: int) -> Iterator[Callable[[], object]]:
-    """Serve the figures on the loopback address, read anew at each request. Gives what waits until the user
+def serving(
+    database: Database, settings: Settings, port: int, host: str = HOST
+) -> Iterator[Callable[[], object]]:
+    """Serve the figures, read anew at each request. Gives what waits until the user
     interrupts, or the process is told to end. Raises PortTaken.
     """
     registry = CollectorRegistry()
     registry.register(_Live(database, settings))
     try:
-        server, thread = start_http_server(port, addr=HOST, registry=registry)
+        server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:
         raise PortTaken(
-            f"Nothing can be served at {HOST}:{port}: {error.strerror}. Choose another port: --port."
+            f"Nothing can be served at {host}:{port}: {error.strerror}. Choose another port: --port."
         ) from error
     ended = threading.Event()
     before = {sign: signal.signal(sign, lambda *_: ended.set()) for sign in ENDING}

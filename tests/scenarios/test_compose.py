@@ -29,8 +29,12 @@ __all__ = ["bucket", "server_address"]  # fixtures
 
 PROGRAMS = Path(sys.executable).parent
 S3 = ("docker-compose.yml", "docker-compose.s3.yml")
-PASSWORDS = {"POSTGRES_PASSWORD": "owners-secret", "PIPELINE_PASSWORD": "pipelines-secret"}
-LONG_RUNNING = {"postgres", "code-location", "webserver", "daemon"}
+PASSWORDS = {
+    "POSTGRES_PASSWORD": "owners-secret",
+    "PIPELINE_PASSWORD": "pipelines-secret",
+    "METRICS_PASSWORD": "metrics-secret",
+}
+LONG_RUNNING = {"postgres", "code-location", "webserver", "daemon", "metrics"}
 HEALTHY_SECONDS = 120
 
 
@@ -71,9 +75,14 @@ def test_what_runs_is_watched_restarted_and_bounded() -> None:
         assert service["restart"] == ("unless-stopped" if name in LONG_RUNNING else "no"), name
         assert {port["host_ip"] for port in service.get("ports", [])} <= {"127.0.0.1"}, name
         if name != "postgres":
+            reached = "0.0.0.0" in service["command"]  # noqa: S104  (of its container)
+            assert reached or "ports" not in service, "inside a container loopback is not published"
             assert service["cap_drop"] == ["ALL"], name
             owner = PASSWORDS["POSTGRES_PASSWORD"] in json.dumps(service)
             assert owner == (name == "schema"), "only the schema is brought up as the owner"
+    read = json.dumps(services["metrics"])
+    assert (PASSWORDS["METRICS_PASSWORD"] in read, PASSWORDS["PIPELINE_PASSWORD"] in read) == (True, False)  # fmt: skip
+    assert services["metrics"].get("volumes", []) == []
 
 
 def server_settings(service: Mapping[str, Any]) -> dict[str, str]:
@@ -268,7 +277,7 @@ def machine() -> Iterator[Machine]:
     try:
         address = server.start()
         read = composed(POSTGRES_PASSWORD=address.password)
-        ports = {"3000": free_port(), "4000": free_port()}
+        ports = {"3000": free_port(), "4000": free_port(), "9464": free_port()}
         machine = Machine(folder, address, read["services"], ports, server.programs)
         for name in ("app/home", "app/storage", "landing"):
             (folder / name).mkdir(parents=True)
@@ -290,15 +299,15 @@ def machine() -> Iterator[Machine]:
 
 def test_each_service_runs_and_is_healthy_by_its_own_check(machine: Machine) -> None:
     assert machine.healthy("postgres")
-    assert not any(map(machine.healthy, ("code-location", "webserver", "daemon")))
+    assert not any(map(machine.healthy, ("code-location", "webserver", "daemon", "metrics")))
     early = machine.call("code-location", ["metering", "status"])
     assert "this login does not own it. Bring it up with the owner's" in early.stderr
     brought_up = machine.call("schema", machine.services["schema"]["command"])
     assert brought_up.returncode == 0, brought_up.stderr
     assert "its schema is up to date" in brought_up.stdout
 
-    machine.start("code-location")
-    machine.wait_for("code-location")
+    machine.start("code-location", "metrics")
+    machine.wait_for("code-location", "metrics")
     machine.start("webserver", "daemon")
     machine.wait_for("webserver", "daemon")
     status = machine.call("code-location", ["metering", "status"])
@@ -317,6 +326,11 @@ def test_each_service_runs_and_is_healthy_by_its_own_check(machine: Machine) -> 
     with psycopg.connect(machine.address.url("dagster")) as connection:
         owner = "select distinct tableowner from pg_tables where schemaname = 'public'"
         assert connection.execute(owner).fetchall() == [("pipeline",)]
+    login = machine.environment("metrics")["METERING_DATABASE_URL"]
+    with psycopg.connect(login) as connection:
+        assert connection.execute("select count(*) from invoices.issued_invoices").fetchone()
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("insert into ledger.pending values (now(), 'acme', 'x', now())")
     for name, command in commands_in_containers():
         done = machine.call(name, ["bash", "-euo", "pipefail", "-c", command])
         assert done.returncode == 0, (command, done.stderr)
