@@ -117,9 +117,18 @@ def said() -> str:
     return " ".join(command("metering status").split())
 
 
+def noticed(name: str, kind: str) -> re.Pattern[str]:
+    """The line by which the runbook says that its trouble is noticed; its figures and the run's id are an example."""
+    page = (RUNBOOKS / f"{name}.md").read_text()
+    (line,) = re.findall(rf"^{kind} .*$", page, re.MULTILINE)
+    text = re.sub(r"\([0-9a-f]{8}\)", "(0)", line)
+    return re.compile(re.sub(r"\d[\d,.]*", r"[0-9a-f,.]+", re.escape(text)))
+
+
 def test_a_schedule_that_missed(stalled: Pipeline) -> None:
     missed = "schedule_missed every_hour: no landing hour after 2026-01-31T05 was run"
     assert missed in said()
+    assert noticed("schedule-missed", "schedule_missed").search(said())
     result = look(stalled)
     assert isinstance(result, dg.SensorResult)
     (event,) = result.asset_events
@@ -158,6 +167,7 @@ def test_a_run_that_failed(stalled: Pipeline) -> None:
     assert stalled.rows(
         "select detail ~ '2026-01-31T08' from reconciliation.troubles where kind = 'run_failed'"
     ) == [(True,)]
+    assert noticed("sensor-failed", "run_failed").search(said())
     failed = "select stage, succeeded from reconciliation.step_costs where not succeeded"
     assert stalled.rows(failed) == [("landing", False)]
 
@@ -182,7 +192,7 @@ def test_a_disk_nearly_full(stalled: Pipeline, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("METERING_DISK_FREE_PERCENT", "100")
     look(stalled)
     assert ("disk_full", "home") in wrong(stalled)
-    assert "disk_full home" in said()
+    assert noticed("disk-full", "disk_full").search(said())
     follow("disk-full", stalled)
     monkeypatch.delenv("METERING_DISK_FREE_PERCENT")
     look(stalled)
@@ -202,6 +212,7 @@ def test_a_queue_that_grows_and_invoices_that_are_held(
     look(stalled)
     assert ("queue_growing", "ledger.pending") in wrong(stalled)
     assert "queue_growing ledger.pending: 1 rows" in said()
+    assert noticed("queue-growing", "queue_growing").search(said())
     follow("queue-growing", stalled)
     assert "queue_growing" not in said()
     look(stalled)
