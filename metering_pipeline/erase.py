@@ -9,7 +9,7 @@ from rich.console import Console
 
 from metering_pipeline import settings
 from metering_pipeline.errors import MeteringError, require_texts
-from metering_pipeline.landing.archives import Archives
+from metering_pipeline.landing.archives import Archives, Stage
 from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.progress import step
 from metering_pipeline.settings import Settings
@@ -113,10 +113,15 @@ def _erase(
 
 
 def _attach(archives: Archives, tenant_id: str, requests: list[str], now: datetime) -> list[date]:
-    """The archived days with records of the requests, which are in the database now and in no file."""
-    days = [each.day for each in archives.in_force() if archives.records(each, tenant_id, requests)]
-    for day in days:
-        archives.attach(day, now)
+    """The archived days of landing with records of the requests: they are in the database now and in no file, and
+    with them the days of the ledger that have any."""
+    days = [
+        each.day
+        for each in archives.in_force()
+        if each.stage == Stage.LANDING and archives.records(each, tenant_id, requests)
+    ]
+    if days:
+        archives.attach(days, now, Stage.LANDING)
     archives.remove_loose()
     return days
 

@@ -9,6 +9,10 @@ class MeteringError(Exception):
     """Something that a person can mend: the message says what is wrong, where, and what to do."""
 
 
+class ArchivedError(MeteringError):
+    """Days that are needed are archived; the message names the command that puts them back."""
+
+
 class EmptyTextError(MeteringError, ValueError):
     """A text that is kept for good is empty."""
 

@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
 from metering_pipeline.embedded_server import DatabaseError, EmbeddedServer, ServerAddress
-from metering_pipeline.errors import hiding_rows
+from metering_pipeline.errors import ArchivedError, hiding_rows
 from metering_pipeline.settings import PREFIX, Settings
 
 __all__ = [
@@ -46,9 +46,13 @@ REACH_SECONDS = 10.0
 
 PIPELINE_ROLE = "metering_pipeline"
 
+ARCHIVED = "ML001"
+"""The state of the error that archived days are needed (schema/012_archiving.sql)."""
+
 
 class Connection(psycopg.Connection):
-    """A connection whose errors quote no rows, and say what to do where the login may not do something."""
+    """A connection whose errors quote no rows, and say what to do where the login may not do something, or where
+    days that it needs are archived."""
 
     def wait(self, *arguments: Any, **options: Any) -> Any:
         """Every statement, copy and commit goes through here."""
@@ -61,6 +65,10 @@ class Connection(psycopg.Connection):
                 f"needs: {PIPELINE_ROLE} runs the pipeline, metering_erase erases payloads, metering_archive "
                 "archives, metering_analyst reads (docs/security.md)."
             ) from error
+        except psycopg.DatabaseError as error:
+            if error.sqlstate != ARCHIVED:
+                raise
+            raise ArchivedError(f"{error.diag.message_primary}") from None
 
 
 @dataclass(frozen=True)

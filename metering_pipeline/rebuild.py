@@ -175,6 +175,10 @@ def print_rebuilt(console: Console, rebuilt: Rebuilt, keep: bool) -> None:
             f"Not compared: {rebuilt.owed:,} keys that the rollups still owed; they were rolled up beforehand"
             f"{'' if keep else ', and that undone too'}."
         )
+    if rebuilt.archived_days:
+        console.print(
+            f"Not rebuilt: {rebuilt.archived_days:,} days of usage whose events are archived (metering archive list)."
+        )
     if not rebuilt.changes.differing:
         console.print("The rollups are what the ledger says, row for row.")
     elif keep:

@@ -76,8 +76,8 @@ class Settings:
     Later only file, line and reason stay: it may be anything, and nobody reads it any more."""
 
     archive_after_days: int = 0
-    """Days after which ``metering archive write`` writes a UTC day of landing to Parquet and takes it out of the
-    database. Laws and rebuilds look at it no more until it is attached again. 0: nothing is archived."""
+    """Days after which ``metering archive write`` writes a UTC day of landing, or of the ledger, to Parquet and takes
+    it out of the database. Laws and rebuilds look at it no more until it is attached again. 0: nothing is archived."""
 
     archive_url: str | None = None
     """Where archived days are: a directory or any URL that Arrow's filesystems open. Unset: <home>/archive."""

@@ -281,6 +281,7 @@ def print_laws(console: Console, connection: psycopg.Connection) -> bool:
         )
     red_days = standing(connection)
     print_rebuilt_days(console, days_rebuilt(connection), red_days)
+    print_archived_days(console, connection)
     return not red_days and not any(each.red_windows for each in states)
 
 
@@ -304,6 +305,16 @@ def print_rebuilt_days(console: Console, days: int, red: Sequence[RebuiltDay]) -
             f"  to mend: {each.remedy}",
         ):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_archived_days(console: Console, connection: psycopg.Connection) -> None:
+    """Print how many days are archived. Nothing where none is."""
+    for stage, days in connection.execute(
+        "select stage, count(*) from catalog.archives where attached_at is null group by stage order by stage"
+    ):
+        console.print(
+            f"Not proved again: {days:,} days of {stage}, proved when they were archived (metering archive list)."
+        )
 
 
 def print_red_buckets(console: Console, red: RedBuckets) -> None:

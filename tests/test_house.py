@@ -69,6 +69,50 @@ def test_one_lock() -> None:
     assert {number for numbers in taken for number in numbers} == {str(PIPELINE_LOCK)}
 
 
+# No archived day is read as an empty one
+
+STATEMENTS = sorted(path for folder in (PACKAGE, PROJECT_ROOT / "dbt_project") for path in folder.rglob("*.sql"))  # fmt: skip
+READS_EVENTS = re.compile(
+    r"(?:from|join|using|update) ledger\.usage_events|ledger\.\{\{ table \}\}|ref\('usage_events'\)"
+    r"|standing_events\(|all_copies\(|ledger_keys\("
+)
+GUARD = re.compile(r"ledger\.require_(?:days|span)\(|ledger_has_span\(\)")
+KEPT_HOURS = "reads landing hours that are kept, of whose records no event is archived"
+UNGUARDED = {
+    "dbt_project/macros/explaining.sql": "a part of models that are readers themselves",
+    "dbt_project/macros/metric_events.sql": "a part of models that are readers themselves",
+    "dbt_project/models/ledger/usage_events.sql": "its days are made before, which is refused of archived ones",
+    "dbt_project/models/reconciliation/copies_to_ledger.sql": KEPT_HOURS,
+    "dbt_project/models/reconciliation/landing_differences.sql": KEPT_HOURS,
+    "dbt_project/models/reconciliation/landing_to_ledger.sql": KEPT_HOURS,
+    "dbt_project/models/reconciliation/ledger_to_rollups.sql": "leaves out the hours of archived events",
+    "dbt_project/tests/assert_every_copy_has_its_owner.sql": "leaves out archived days",
+    "metering_pipeline/invoices/sql/holds_law_failed.sql": KEPT_HOURS,
+    "metering_pipeline/reconciliation/sql/L1.sql": KEPT_HOURS,
+    "metering_pipeline/reconciliation/sql/L2.sql": KEPT_HOURS,
+    "metering_pipeline/reconciliation/sql/L3.sql": KEPT_HOURS,
+    "metering_pipeline/reconciliation/sql/L4.sql": "leaves out lines that archived events tell of",
+    "metering_pipeline/reconciliation/sql/line_usage.sql": "what it reads is compared with pinned digests",
+    "metering_pipeline/reconciliation/sql/proof_landed_days.sql": KEPT_HOURS,
+    "metering_pipeline/reconciliation/sql/rebuild_landed_days_of.sql": "asked of days that are kept",
+    "metering_pipeline/reconciliation/sql/rebuild_schema.sql": "read for days that are kept",
+    "metering_pipeline/reconciliation/sql/repair_delete.sql": "changes rows of days that are kept",
+    "metering_pipeline/reconciliation/sql/repair_pending.sql": "reads rows of days that are kept",
+}
+"""What reads the ledger's events without asking for their days, and why it may."""
+
+
+def test_who_reads_events_asks_for_their_days() -> None:
+    code = {path: re.sub(r"--.*|\{#.*?#\}", "", path.read_text()) for path in STATEMENTS}
+    readers = [path for path in STATEMENTS if READS_EVENTS.search(code[path])]
+    unguarded = [path for path in readers if not GUARD.search(code[path])]
+    assert names(unguarded) == [*UNGUARDED]
+    in_python = [path for path in PYTHON_FILES if READS_EVENTS.search(path.read_text())]
+    assert names(in_python) == ["metering_pipeline/transform/figures.py"], (
+        "it leaves out archived hours"
+    )
+
+
 # Everything described
 
 

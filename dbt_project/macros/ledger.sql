@@ -40,7 +40,8 @@ select
 {%- endif %}
 {%- endmacro %}
 
-{# Makes the day partitions that the window's events need, in a transaction of its own before the posting. #}
+{# Makes the day partitions that the window's events need, in a transaction of its own before the posting. Of a day
+   that is archived it is refused; what has landed and is not posted keeps its days from being archived meanwhile. #}
 {% macro ensure_ledger_partitions() -%}
 select catalog.ensure_day_partitions('ledger', 'usage_events', array(
     select (day at time zone 'UTC')::date
@@ -80,6 +81,15 @@ where {{ condition }}
 {# The rollups owe all of the window's landing hours again: what the ledger books in them, and what the rollups
    hold of them or, without any landing hour behind it, of the same hours of usage. #}
 {% macro owe_window() -%}
+select ledger.require_days('{}', array(
+    select day::date
+    from generate_series(
+        ({{ window_start() }} at time zone 'UTC')::date,
+        (({{ window_end() }} - interval '1 microsecond') at time zone 'UTC')::date,
+        interval '1 day'
+    ) as days (day)
+));
+
 insert into ledger.pending (landed_hour, tenant_id, event_type, event_hour, released)
 select
     landed_hour,

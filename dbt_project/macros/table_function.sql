@@ -1,6 +1,7 @@
 {#
   A model that is a function: a query with arguments. Its yml says which: meta.arguments, meta.requires
-  (what must be true of them, and what to say when it is not) and the columns that it returns. In the query
+  (what must be true of them, and what to say when it is not), meta.guards (calls that raise where the query must
+  not be asked, as ledger.require_span) and the columns that it returns. In the query
   an argument is called given_<name>, since arguments are named as the columns that they choose by.
 
   It asks for the caller's own rights and reads by the caller's snapshot. It is made as a view is (view.sql).
@@ -50,6 +51,9 @@ begin
         raise exception using errcode = 'invalid_parameter_value', message = {{ each.otherwise }};
     end if;
     {%- endfor %}
+    {%- for each in meta.guards or [] %}
+    perform {{ each }};
+    {%- endfor %}
     return query
     select
         {%- for each in columns %} result.{{ each.name }}::{{ each.data_type }}{{ ',' if not loop.last }}{% endfor %}
@@ -58,6 +62,11 @@ begin
     ) as result;
 end
 $function$
+{%- endmacro %}
+
+{# The days of the span that is asked for are in the ledger and not archived. #}
+{% macro ledger_has_span() -%}
+    {{ return('ledger.require_span(given_starts_at, given_ends_at)') }}
 {%- endmacro %}
 
 {# The requirement that an argument is the first instant of an hour. #}

@@ -44,15 +44,16 @@ def _lines(file: Path) -> list[str]:
 
 @cli.group()
 def archive() -> None:
-    """Old days of landing, as Parquet files instead of rows."""
+    """Old days of landing and of the ledger, as Parquet files instead of rows."""
 
 
 @archive.command()
 def write() -> None:
-    """Archive the days of landing that are older than METERING_ARCHIVE_AFTER_DAYS.
+    """Archive the days of landing and of the ledger that are older than METERING_ARCHIVE_AFTER_DAYS.
 
-    Each is written to Parquet, read back and compared, proved (L1 to L3) once more, and taken out of the database: in
-    one transaction, or not at all. Exit code 1 if a day was refused.
+    Each is written to Parquet, read back and compared, proved once more (L1 to L3), and taken out of the database: in
+    one transaction, or not at all. A day of the ledger stays as long as it is needed: until all that has its records
+    is archived, and until it is billed. Exit code 1 if a day was refused.
     """
     from metering_pipeline.archive import archive_due
 
@@ -69,8 +70,13 @@ def list_archived() -> None:
 
 @archive.command()
 @click.argument("days", nargs=-1, required=True, type=Day())
-def attach(days: tuple[date, ...]) -> None:
-    """Put archived days back into the database, row for row, to prove, rebuild or explain them."""
-    from metering_pipeline.archive import attach as attach_days
+@click.option("--stage", type=click.Choice(["landing", "ledger"]), help="Default: both, as far as they are archived.")  # fmt: skip
+def attach(days: tuple[date, ...], stage: str | None) -> None:
+    """Put archived days back into the database, row for row, to prove, rebuild or explain them.
 
-    attach_days(console, list(days))
+    With a day of landing come the days of the ledger that have records of it.
+    """
+    from metering_pipeline.archive import attach as attach_days
+    from metering_pipeline.landing.archives import Stage
+
+    attach_days(console, list(days), Stage(stage) if stage else None)

@@ -1,4 +1,4 @@
-"""Days of landing as Parquet files: written, read back and taken out of the database; and put back into it.
+"""Days of landing and of the ledger as Parquet files: written, read back and taken out of the database; and put back.
 
 A file is written and read back before anything is taken out; what is recorded of it is what the database has at that
 moment. To put a day back is one transaction. So whatever is cut off leaves the day in one of the two places, whole.
@@ -6,11 +6,13 @@ moment. To put a day back is one transaction. So whatever is cut off leaves the 
 
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from psycopg import sql
-from psycopg.rows import class_row
 from pyarrow import fs
 
 from metering_pipeline.errors import MeteringError
@@ -32,14 +33,70 @@ ROWS = 50_000
 """Rows in memory at a time."""
 
 TEXT = pa.string()
-SCHEMA = pa.schema(
-    [
-        ("landed_hour", INSTANT), ("file_id", pa.int64()), ("line_number", pa.int64()), ("tenant_id", TEXT),
-        ("event_type", TEXT), ("occurred_at", INSTANT), ("correlation_id", TEXT), ("quantity", TEXT),
-        ("properties", TEXT), ("void", pa.bool_()), ("erased_payload_hash", TEXT),
+
+
+class Stage(StrEnum):
+    """A stage whose table usage_events is archived by UTC days, in the order in which they are."""
+
+    LANDING = "landing"
+    LEDGER = "ledger"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A stage's table: the column that says a row's day, the columns as a file has them, and the rows' order in it.
+
+    Hashes, numerics and JSON are text: exact to the last zero.
+    """
+
+    day_column: str
+    columns: pa.Schema
+    order: str
+
+    def selected(self) -> sql.Composable:
+        return sql.SQL(", ").join(
+            sql.SQL("{}::text" if each.type == TEXT else "{}").format(sql.Identifier(each.name))
+            for each in self.columns
+        )
+
+
+TABLES = {
+    Stage.LANDING: _Table(
+        "landed_hour",
+        pa.schema(
+            [
+                ("landed_hour", INSTANT), ("file_id", pa.int64()), ("line_number", pa.int64()), ("tenant_id", TEXT),
+                ("event_type", TEXT), ("occurred_at", INSTANT), ("correlation_id", TEXT), ("quantity", TEXT),
+                ("properties", TEXT), ("void", pa.bool_()), ("erased_payload_hash", TEXT),
+            ]
+        ),
+        "landed_hour, file_id, line_number",
+    ),
+    Stage.LEDGER: _Table(
+        "occurred_at",
+        pa.schema(
+            [
+                ("tenant_id", TEXT), ("event_type", TEXT), ("occurred_at", INSTANT), ("correlation_id", TEXT),
+                ("fingerprint", TEXT), ("payload_hash", TEXT), ("quantity", TEXT), ("properties", TEXT),
+                ("landed_hour", INSTANT), ("file_id", pa.int64()), ("line_number", pa.int64()),
+                ("recorded_at", INSTANT),
+            ]
+        ),
+        "landed_hour, occurred_at, fingerprint",
+    ),
+}  # fmt: skip
+
+
+_COMMAND = re.compile(r"metering archive attach --stage (landing|ledger)((?: \d{4}-\d\d-\d\d)+)")
+
+
+def needed_days(message: str) -> list[tuple[Stage, date]]:
+    """The archived days that an error of the database asks for, by the command that it names; none: another error."""
+    return [
+        (Stage(stage), date.fromisoformat(day))
+        for stage, days in _COMMAND.findall(message)
+        for day in days.split()
     ]
-)  # fmt: skip
-"""The columns of landing.usage_events; a quantity is text, exact to the last zero."""
 
 
 class ArchiveError(MeteringError):
@@ -48,10 +105,16 @@ class ArchiveError(MeteringError):
 
 @dataclass(frozen=True)
 class Archive:
-    """A day of landing in a file below the archive's root, and what the file holds."""
+    """A day of a stage in a file below the archive's root, and what the file holds.
+
+    Landed days: of landing the day itself, of the ledger the days on which records of it landed; of one that is
+    only written not known yet.
+    """
 
     archive_id: int
+    stage: Stage
     day: date
+    landed_days: list[date]
     file_key: str
     row_count: int
     content_digest: Decimal
@@ -77,8 +140,8 @@ class Archives:
         with self._database.connect() as connection:
             return _archives(connection, "attached_at is null")
 
-    def due(self, now: datetime) -> list[date]:
-        """The UTC days of landing that are older than the setting and in the database, in order."""
+    def due(self, stage: Stage, now: datetime) -> list[date]:
+        """The UTC days of a stage that are older than the setting and in the database, in order."""
         if not self._settings.archive_after_days:
             return []
         last = (now - timedelta(days=self._settings.archive_after_days)).astimezone(UTC).date()
@@ -90,12 +153,22 @@ class Archives:
                     select to_date(right(partitions.relname, 8), 'YYYYMMDD') as day
                     from pg_inherits
                     inner join pg_class as partitions on pg_inherits.inhrelid = partitions.oid
-                    where pg_inherits.inhparent = 'landing.usage_events'::regclass
+                    where pg_inherits.inhparent = to_regclass(%s)
                     order by day
-                    """
+                    """,
+                    (f"{stage}.usage_events",),
                 )
                 if day < last
             ]
+
+    def why_ledger_stays(self, day: date, now: datetime) -> str | None:
+        """Why a day must stay in the ledger; None: it may go."""
+        with self._database.connect() as connection:
+            connection.execute("set role metering_archive")
+            [(reason,)] = connection.execute(
+                "select ledger.why_day_stays(%s, %s)", (day, now)
+            ).fetchall()
+            return None if reason is None else str(reason)
 
     @contextmanager
     def alone(self, wait: bool = True) -> Iterator[bool]:
@@ -109,69 +182,88 @@ class Archives:
             ).fetchall()
             yield got is not False
 
-    def write(self, day: date) -> Archive:
+    def write(self, stage: Stage, day: date) -> Archive:
         """Write a day's rows into a file, and read it back into the database to see that it has them.
 
         Nothing is taken out, and until it is the file is a loose one: be alone. Written again it is the same file.
         Raises ArchiveError.
         """
         with self._database.connect() as connection, self._explained():
-            rows, digest = _content(connection, "landing.usage_events", day)
-            key = f"landing/usage_events/{day}-{int(digest) & (2**64 - 1):016x}.parquet"
+            rows, digest = _content(connection, sql.Identifier(stage, "usage_events"), stage, day)
+            key = f"{stage}/usage_events/{day}-{int(digest) & (2**64 - 1):016x}.parquet"
             with self._database.connect() as noting:
                 noting.execute("set role metering_archive")
-                noting.execute("select landing.note_archive_file(%s)", (key,))
+                noting.execute("select catalog.note_archive_file(%s)", (key,))
             self._make_folder(key)
             with self._files.open_output_stream(f"{key}.tmp") as stream:
-                _write_parquet(connection, day, stream)
+                _write_parquet(connection, stage, day, stream)
             self._settle(f"{key}.tmp", key)
             sha256, size = self._hash(key)
-            _read_back(connection, self._batches(key))
-            if _content(connection, "pg_temp.read_back", day) != (rows, digest):
-                raise ArchiveError(f"{day}: {key} does not hold what was written; nothing was taken out.")  # fmt: skip
-        return Archive(0, day, key, rows, digest, size, sha256, datetime.now(UTC))
+            _read_back(connection, stage, self._batches(key))
+            read_back = _content(connection, sql.Identifier("pg_temp", "read_back"), stage, day)
+            if read_back != (rows, digest):
+                raise ArchiveError(f"{_named(stage, day)}: {key} does not hold what was written; nothing was taken out.")  # fmt: skip
+        return Archive(0, stage, day, [], key, rows, digest, size, sha256, datetime.now(UTC))
 
     def take_out(self, connection: psycopg.Connection, written: Archive, now: datetime) -> None:
         """Take a written day out of the database, in the caller's transaction. Raises ArchiveError."""
         try:
             connection.execute(
-                "select landing.archive_day(%s, %s, %s, %s, %s, %s, %s)",
+                "select catalog.archive_day(%s, %s, %s, %s, %s, %s, %s, %s)",
                 (
-                    written.day, written.file_key, written.row_count, written.content_digest, written.size_bytes,
-                    written.content_sha256, now,
+                    written.stage, written.day, written.file_key, written.row_count, written.content_digest,
+                    written.size_bytes, written.content_sha256, now,
                 ),
             )  # fmt: skip
         except psycopg.errors.RaiseException as error:
             raise ArchiveError(
-                f"{written.day} was not archived: {error.diag.message_primary}."
+                f"{_named(written.stage, written.day)} was not archived: {error.diag.message_primary}."
             ) from None
 
-    def attach(self, day: date, now: datetime) -> Archive:
-        """Put an archived day back into the database, and remove its file. Raises ArchiveError."""
-        found = [each for each in self.in_force() if each.day == day]
-        if not found:
-            raise ArchiveError(f"{day} is not archived. metering archive list shows the days that are.")  # fmt: skip
-        (archive,) = found
+    def attach(
+        self, days: Sequence[date], now: datetime, stage: Stage | None = None
+    ) -> list[Archive]:
+        """Put archived days back into the database, of a stage or of both, and remove their files; what they had.
+
+        Days of the ledger that have records of a day of landing come back before it. Raises ArchiveError.
+        """
+        archived = self.in_force()
+        found = [each for each in archived if each.day in days and stage in (None, each.stage)]
+        for day in days:
+            if day not in {each.day for each in found}:
+                raise ArchiveError(f"{_named(stage, day)} is not archived. metering archive list shows the days that are.")  # fmt: skip
+        landed = {each.day for each in found if each.stage == Stage.LANDING}
+        with_them = [
+            each
+            for each in archived
+            if each.stage == Stage.LEDGER and landed.intersection(each.landed_days)
+        ]
+        wanted = [each for each in archived if each in found or each in with_them]
+        for each in sorted(wanted, key=lambda each: each.stage != Stage.LEDGER):
+            self._attach(each, now)
+        self.remove_loose(wait=False)
+        return wanted
+
+    def _attach(self, archive: Archive, now: datetime) -> None:
         with self._explained(archive.file_key):
             if self._hash(archive.file_key) != (archive.content_sha256, archive.size_bytes):
                 raise ArchiveError(
-                    f"{day} was not attached: {self._place(archive.file_key)} has not the SHA-256 that was recorded. "
-                    "Put the file back from a backup."
+                    f"{_named(archive.stage, archive.day)} was not attached: {self._place(archive.file_key)} has not "
+                    "the SHA-256 that was recorded. Put the file back from a backup."
                 )
             with self._database.connect() as connection:
                 self._put_back(connection, archive, now)
-        self.remove_loose(wait=False)
-        return archive
 
     def _put_back(self, connection: psycopg.Connection, archive: Archive, now: datetime) -> None:
+        day = (archive.stage, archive.day)
         try:
-            connection.execute("select landing.open_archived_day(%s)", (archive.day,))
-            table = sql.Identifier("landing", f"usage_events_{archive.day:%Y%m%d}")
-            _copy_in(connection, table, self._batches(archive.file_key))
-            connection.execute("select landing.attach_archived_day(%s, %s)", (archive.day, now))
+            connection.execute("select catalog.open_archived_day(%s, %s)", day)
+            table = sql.Identifier(archive.stage, f"usage_events_{archive.day:%Y%m%d}")
+            _copy_in(connection, table, archive.stage, self._batches(archive.file_key))
+            connection.execute("select catalog.attach_archived_day(%s, %s, %s)", (*day, now))
         except psycopg.errors.RaiseException as error:
             raise ArchiveError(
-                f"{archive.day} was not attached: {error.diag.message_primary}."
+                f"{_named(*day)} was not attached: {error.diag.message_primary}."
             ) from None
 
     def remove_loose(self, wait: bool = True) -> None:
@@ -180,14 +272,14 @@ class Archives:
             if not is_alone:
                 return
             loose = connection.execute(
-                "select file_key from landing.loose_archive_files"
+                "select file_key from catalog.loose_archive_files"
             ).fetchall()
             for (key,) in loose:
                 with self._explained(key):
                     for each in (f"{key}.tmp", key):
                         if self._files.get_file_info(each).type != fs.FileType.NotFound:
                             self._files.delete_file(each)
-                connection.execute("select landing.forget_archive_file(%s)", (key,))
+                connection.execute("select catalog.forget_archive_file(%s)", (key,))
 
     def records(self, archive: Archive, tenant_id: str, requests: list[str]) -> int:
         """How many records of a tenant's requests an archived day has."""
@@ -248,67 +340,85 @@ class Archives:
             ) from None
 
 
+def _named(stage: Stage | None, day: date) -> str:
+    return f"{day}" if stage is None else f"{stage.capitalize()} of {day}"
+
+
 def _archives(connection: psycopg.Connection, condition: str) -> list[Archive]:
     columns = sql.SQL(", ").join(sql.Identifier(each.name) for each in fields(Archive))
-    with connection.cursor(row_factory=class_row(Archive)) as cursor:
-        return cursor.execute(
-            sql.SQL("select {} from landing.archives where {} order by day, archive_id").format(
-                columns, sql.SQL(condition)
-            )
-        ).fetchall()
+    found = connection.execute(
+        sql.SQL("select {} from catalog.archives where {} order by day, archive_id").format(
+            columns, sql.SQL(condition)
+        )
+    )
+    return [Archive(archive_id, Stage(stage), *others) for archive_id, stage, *others in found]
 
 
-def _content(connection: psycopg.Connection, table: str, day: date) -> tuple[int, Decimal]:
-    """How many rows a table has of a day of landing, and the sum of their hashes as landing.archive_day reckons it."""
+def _of_day(stage: Stage, day: date) -> sql.Composable:
+    """The condition that a row is of a day."""
     start = datetime.combine(day, datetime.min.time(), UTC)
+    return sql.SQL("{column} >= {start} and {column} < {end}").format(
+        column=sql.Identifier(TABLES[stage].day_column), start=start, end=start + timedelta(days=1)
+    )
+
+
+def _content(
+    connection: psycopg.Connection, table: sql.Identifier, stage: Stage, day: date
+) -> tuple[int, Decimal]:
+    """How many rows a table has of a day, and the sum of their hashes as catalog.archive_day reckons it."""
     [(rows, digest)] = connection.execute(
         sql.SQL(
-            "select count(*), coalesce(sum(hashtextextended(events::text, 0)), 0) from {} as events"
-            " where landed_hour >= %s and landed_hour < %s"
-        ).format(sql.Identifier(*table.split("."))),
-        (start, start + timedelta(days=1)),
+            "select count(*), coalesce(sum(hashtextextended(events::text, 0)), 0) from {} as events where {}"
+        ).format(table, _of_day(stage, day))
     ).fetchall()
     return rows, digest
 
 
-def _write_parquet(connection: psycopg.Connection, day: date, stream: Any) -> None:
-    start = datetime.combine(day, datetime.min.time(), UTC)
+def _write_parquet(connection: psycopg.Connection, stage: Stage, day: date, stream: Any) -> None:
+    table = TABLES[stage]
     with (
-        pq.ParquetWriter(stream, SCHEMA, compression="zstd") as writer,
+        pq.ParquetWriter(stream, table.columns, compression="zstd") as writer,
         connection.cursor("archived_day") as cursor,
     ):
         cursor.itersize = ROWS
         cursor.execute(
-            """
-            select
-                landed_hour, file_id, line_number, tenant_id, event_type, occurred_at, correlation_id, quantity::text,
-                properties, void, erased_payload_hash::text
-            from landing.usage_events
-            where landed_hour >= %s and landed_hour < %s
-            order by landed_hour, file_id, line_number
-            """,
-            (start, start + timedelta(days=1)),
+            sql.SQL("select {} from {} where {} order by {}").format(
+                table.selected(),
+                sql.Identifier(stage, "usage_events"),
+                _of_day(stage, day),
+                sql.SQL(table.order),
+            )
         )
         while found := cursor.fetchmany(ROWS):
             columns = zip(*found, strict=True)
             arrays = [
-                pa.array(each, kind) for each, kind in zip(columns, SCHEMA.types, strict=True)
+                pa.array(each, kind)
+                for each, kind in zip(columns, table.columns.types, strict=True)
             ]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
+            writer.write_table(pa.Table.from_arrays(arrays, schema=table.columns))
 
 
-def _read_back(connection: psycopg.Connection, batches: Iterator[pa.RecordBatch]) -> None:
+def _read_back(
+    connection: psycopg.Connection, stage: Stage, batches: Iterator[pa.RecordBatch]
+) -> None:
     connection.execute("drop table if exists pg_temp.read_back")
-    connection.execute("create temporary table read_back on commit drop as select * from landing.usage_events with no data")  # fmt: skip
-    _copy_in(connection, sql.Identifier("pg_temp", "read_back"), batches)
+    connection.execute(
+        sql.SQL(
+            "create temporary table read_back on commit drop as select * from {} with no data"
+        ).format(sql.Identifier(stage, "usage_events"))
+    )
+    _copy_in(connection, sql.Identifier("pg_temp", "read_back"), stage, batches)
 
 
 def _copy_in(
-    connection: psycopg.Connection, table: sql.Identifier, batches: Iterator[pa.RecordBatch]
+    connection: psycopg.Connection,
+    table: sql.Identifier,
+    stage: Stage,
+    batches: Iterator[pa.RecordBatch],
 ) -> None:
-    columns = sql.SQL(", ").join(map(sql.Identifier, SCHEMA.names))
+    columns = sql.SQL(", ").join(map(sql.Identifier, TABLES[stage].columns.names))
     into = sql.SQL("copy {} ({}) from stdin").format(table, columns)
-    with connection.cursor() as cursor, cursor.copy(into) as copy:  # fmt: skip
+    with connection.cursor() as cursor, cursor.copy(into) as copy:
         for batch in batches:
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 copy.write_row(row)

@@ -17,7 +17,7 @@ from adbc_driver_postgresql import dbapi
 
 from metering_pipeline.errors import hiding_rows
 from metering_pipeline.landing import readers
-from metering_pipeline.landing.archives import ArchiveError, Archives
+from metering_pipeline.landing.archives import ArchiveError, Archives, Stage
 from metering_pipeline.landing.columns import INSTANT
 from metering_pipeline.landing.events import Limits
 from metering_pipeline.landing.listing import unreadable
@@ -240,10 +240,10 @@ class Store:
             return False
         if not self._keep:
             raise ArchiveError(
-                f"Something new has come for {day}, which is archived: metering archive attach {day} first."
+                f"Something new has come for {day}, which is archived: metering archive attach --stage landing {day} first."
             )
         log.info("landing of %s is archived, and attached again: something new has come", day)
-        Archives(Database(self._url, ""), self._settings).attach(day, now)
+        Archives(Database(self._url, ""), self._settings).attach([day], now, Stage.LANDING)
         return True
 
     def _sha256(self, file: SourceFile) -> str:
@@ -478,7 +478,10 @@ class Store:
         )
 
 
-_IS_ARCHIVED = "select 1 from landing.archives where day = $1::date and attached_at is null"
+_IS_ARCHIVED = (
+    "select 1 from catalog.archives"
+    " where stage = 'landing' and day = $1::date and attached_at is null"
+)
 
 _KNOWN_CONTENTS = """
 select file_key, content_sha256

@@ -185,6 +185,14 @@ def _next_evaluation(connection: psycopg.Connection) -> int:
     return int(row[0])
 
 
+def keep_days(connection: psycopg.Connection) -> None:
+    """From here to the transaction's end no day is archived. Before its snapshot: else the snapshot might have what
+    says that a day is there, and the tables not."""
+    connection.execute(
+        "lock table only landing.usage_events, only ledger.usage_events in access share mode"
+    )
+
+
 @contextmanager
 def one_snapshot(connection: psycopg.Connection) -> Iterator[None]:
     """A transaction that sees one moment (REPEATABLE READ); inside of another one the caller's snapshot counts."""
@@ -195,6 +203,7 @@ def one_snapshot(connection: psycopg.Connection) -> Iterator[None]:
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     try:
         with connection.transaction():
+            keep_days(connection)
             yield
     finally:
         connection.isolation_level = isolation

@@ -17,6 +17,7 @@ from psycopg import IsolationLevel
 
 from metering_pipeline.errors import MeteringError
 from metering_pipeline.postgres import Database
+from metering_pipeline.reconciliation.laws import keep_days
 from metering_pipeline.reconciliation.statements import rows, statement
 
 PACKAGE = "metering_pipeline.reconciliation"
@@ -204,6 +205,7 @@ def _one_transaction(database: Database, keep: bool) -> Iterator[psycopg.Connect
         # a plan is made for each day and table: a general one would read every day for each of them
         connection.prepare_threshold = None
         with connection.transaction(force_rollback=True):
+            keep_days(connection)
             yield connection
 
 

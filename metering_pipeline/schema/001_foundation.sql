@@ -40,7 +40,7 @@ $$;
 -- so that readers never wait. Runs as the tables' owner: the pipeline itself may not create tables.
 create function catalog.ensure_day_partitions(parent_schema text, parent_table text, days date[])
 returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set datestyle = 'ISO' as $$
 declare
     day date;
     partition_name text;
@@ -52,16 +52,9 @@ begin
     end if;
     parent_oid := format('%I.%I', parent_schema, parent_table)::regclass;
     perform pg_advisory_xact_lock(hashtextextended('partitions of ' || parent_schema, 0));
-    if parent_schema = 'landing' and to_regclass('landing.archives') is not null then
-        select archives.day
-        into day
-        from landing.archives
-        where archives.attached_at is null and archives.day = any(days)
-        limit 1;
-        if found then
-            raise exception 'landing of % is archived: metering archive attach %', day, day;
-        end if;
-    end if;
+    perform catalog.refuse_archived_days(parent_schema, array_agg(archives.day order by archives.day))
+    from catalog.archives
+    where archives.stage = parent_schema and archives.attached_at is null and archives.day = any(days);
     foreach day in array days loop
         partition_name := format('%s_%s', parent_table, to_char(day, 'YYYYMMDD'));
         if not exists (

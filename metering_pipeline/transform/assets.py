@@ -23,6 +23,7 @@ from metering_pipeline.partitions import (
     run_window,
 )
 from metering_pipeline.postgres import Database, open_database
+from metering_pipeline.transform.archived import run_models
 from metering_pipeline.transform.dbt import NodeResult, dbt_project, run_dbt, seeds_digest
 from metering_pipeline.transform.figures import (
     ByHour,
@@ -122,7 +123,7 @@ def catalog_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     """Loads the seeds, validates them and publishes the catalog, in one transaction."""
     database = open_database(settings.load())
     digest = seeds_digest()
-    results = run_dbt(database, "build", _selected_models(context))
+    results = run_models(database, _selected_models(context), command="build")
     remember_seeds(database, digest)
     yield from _events(context, results, catalog_figures(database))
 
@@ -158,7 +159,7 @@ def ledger_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
 def suspect_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     """Lists events that a producer seems to have stamped anew; unpartitioned, since it looks back."""
     database = open_database(settings.load())
-    yield from _events(context, run_dbt(database, "run", _selected_models(context)))
+    yield from _events(context, run_models(database, _selected_models(context)))
 
 
 @dbt_assets(
@@ -199,7 +200,7 @@ def rating_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     database = open_database(settings.load())
     models = _selected_models(context)
     with measured(context, database, "rating"):
-        results = run_dbt(database, "run", models)
+        results = run_models(database, models)
         tests = run_dbt(database, "build --resource-type test", models)
     yield from _events(context, results + tests, draft_figures(database))
 
@@ -255,7 +256,7 @@ def _run_in_parts(
     models = _selected_models(context)
     results: list[NodeResult] = []
     for number, part in enumerate(windows, start=1):
-        results = run_dbt(database, "run", models, part)
+        results = run_models(database, models, part)
         log.info("%s: part %s of %s done", context.op_def.name, number, len(windows))
     return results + run_dbt(database, "build --resource-type test", models, window)
 

@@ -9,6 +9,7 @@ from psycopg.rows import dict_row
 
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database
+from metering_pipeline.transform.archived import half_archived
 
 Figures = Mapping[str, Any]
 """Metadata by its label."""
@@ -78,9 +79,17 @@ DRAFTS = """
 
 
 def ledger_figures(database: Database, window: Window, started: datetime) -> tuple[Figures, ByHour]:
-    """Of the run, and of each landing hour: copies posted by class; how fast. Started is when the posting began."""
+    """Of the run, and of each landing hour: copies posted by class; how fast. Started is when the posting began.
+
+    Not of hours of which events are archived.
+    """
     seconds = (datetime.now(UTC) - started).total_seconds()
-    hours = _by_hour(database, COPIES, window)
+    archived = half_archived(database)
+    hours = {
+        hour: figures
+        for hour, figures in _by_hour(database, COPIES, window).items()
+        if hour.astimezone(UTC).date() not in archived
+    }
     copies = sum(sum(figures.values()) for figures in hours.values())
     (pending,) = _rows(database, "select count(*) as keys from ledger.pending")
     return {

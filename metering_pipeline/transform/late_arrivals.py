@@ -8,8 +8,8 @@ from metering_pipeline import settings
 from metering_pipeline.costs import measured
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database, open_database
+from metering_pipeline.transform.archived import run_models
 from metering_pipeline.transform.assets import END_OF_TIME
-from metering_pipeline.transform.dbt import run_dbt
 
 
 def release_late_arrivals(database: Database) -> int:
@@ -43,6 +43,6 @@ def late_arrivals(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Non
     models: Sequence[str] = ("usage_contributions", "usage_hourly")
     with measured(context, database, "rollups"):
         released = release_late_arrivals(database)
-        run_dbt(database, "run", models, Window(configured.first_hour, END_OF_TIME))
+        run_models(database, models, Window(configured.first_hour, END_OF_TIME))
     context.log.info("rolled up %s late keys", released)
     return dg.MaterializeResult(metadata={"late keys rolled up": released})

@@ -3,13 +3,14 @@
 import logging
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from adbc_driver_postgresql import dbapi
 
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database
 from metering_pipeline.settings import HOUR
+from metering_pipeline.transform.archived import half_archived
 from metering_pipeline.transform.assets import END_OF_TIME, parts
 from metering_pipeline.transform.posting import (
     CONTRIBUTIONS,
@@ -30,10 +31,12 @@ log = logging.getLogger(__name__)
 class Rebuilt:
     """A rebuild's outcome. Owed: keys of ledger.pending that were rolled up first, since they are no fault.
 
-    Drafts: those that would change; of a rebuild that is kept none, the next run rates what it changed.
+    Archived days: of usage, whose landing hours were left out. Drafts: those that would change; of a rebuild that is
+    kept none, the next run rates what it changed.
     """
 
     owed: int
+    archived_days: int
     changes: Changes
     drafts: tuple[DraftChange, ...] = ()
 
@@ -44,7 +47,7 @@ def rebuild_rollups(
     """Build contributions, hourly and daily usage of the landing hours in [start, end) anew from the ledger.
 
     Without start and end: of all landing hours. What the rollups owe is rolled up first, the range's late
-    arrivals included. With keep each part of the range is a transaction of its own under the pipeline's
+    arrivals included. Landing hours of which events are archived are left out. With keep each part of the range is a transaction of its own under the pipeline's
     lock; without, all is one that is undone, and goes on to the drafts. None if nothing has landed. Raises DbtError, PostingError.
     """
     window = Window(start, end) if start and end else _everything(database)
@@ -57,7 +60,8 @@ def rebuild_rollups(
         posting.watch()
         if keep:
             connection.commit()
-        windows = parts(database, window)
+        spans, archived_days = _kept(database, window)
+        windows = [part for span in spans for part in parts(database, span)]
         for number, part in enumerate(windows, start=1):
             posting.lock()
             posting.call("owe_window", part)
@@ -66,10 +70,10 @@ def rebuild_rollups(
                 connection.commit()
             log.info("rollups: part %s of %s built anew", number, len(windows))
         if keep:
-            return Rebuilt(owed, posting.changes())
+            return Rebuilt(owed, archived_days, posting.changes())
         posting.lock()
         posting.rate()
-        return Rebuilt(owed, posting.changes(), posting.draft_changes())
+        return Rebuilt(owed, archived_days, posting.changes(), posting.draft_changes())
 
 
 def _everything(database: Database) -> Window | None:
@@ -86,6 +90,21 @@ def _everything(database: Database) -> Window | None:
             """
         ).fetchall()
     return Window(first.astimezone(UTC), last.astimezone(UTC) + HOUR) if first else None
+
+
+def _kept(database: Database, window: Window) -> tuple[list[Window], int]:
+    """The window without the days of landing of which events are archived; and how many days of usage these are."""
+    archived = half_archived(database)
+    spans: list[Window] = []
+    left_out: set[date] = set()
+    for day in window.days():
+        if day.start.date() in archived:
+            left_out |= archived[day.start.date()]
+        elif spans and spans[-1].end == day.start:
+            spans[-1] = Window(spans[-1].start, day.end)
+        else:
+            spans.append(day)
+    return spans, len(left_out)
 
 
 def _settle(posting: Posting, window: Window) -> int:

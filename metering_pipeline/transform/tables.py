@@ -45,7 +45,7 @@ INTERNAL = {
     ("invoices", "external_taxes"),
     ("invoices", "draft_digests"),
     ("catalog", "tenant_logins"),
-    ("landing", "loose_archive_files"),
+    ("catalog", "loose_archive_files"),
     ("reconciliation", "watch"),
 }
 """Queues and memory of the models, and who may read: not data to look at: they would hide the lineage."""

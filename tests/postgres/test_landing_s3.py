@@ -13,7 +13,7 @@ from moto.server import ThreadedMotoServer
 from pyarrow.fs import FileSelector
 
 from metering_pipeline.generate import generate
-from metering_pipeline.landing.archives import Archives
+from metering_pipeline.landing.archives import Archives, Stage
 from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.landing.sources import Contents, Source, SourceError, open_filesystem
 from metering_pipeline.landing.store import land_hours
@@ -145,19 +145,21 @@ def test_a_day_is_archived_in_a_bucket_and_comes_back(remote: Landing, bucket: B
     remote.land()
     remote.settings = replace(remote.settings, archive_url=bucket.url(f"{bucket.name}/archive"))
     archives, events = Archives(remote.database, remote.settings), remote.query(EVENTS)
-    written = archives.write(AT.date())
-    assert archives.write(AT.date()).content_sha256 == written.content_sha256, "the same again"
+    written = archives.write(Stage.LANDING, AT.date())
+    assert archives.write(Stage.LANDING, AT.date()).content_sha256 == written.content_sha256, (
+        "the same again"
+    )
     assert archives.records(written, "acme", ["1", "3"]) == 1
     with remote.database.connect() as connection:
         connection.execute("drop table landing.usage_events_20260131")
         connection.execute(
-            "insert into landing.archives (day, file_key, row_count, content_digest, size_bytes, content_sha256,"
-            " archived_at) values (%s, %s, %s, %s, %s, %s, %s)",
-            (*(getattr(written, each) for each in ("day", "file_key", "row_count", "content_digest")),
+            "insert into catalog.archives (stage, day, landed_days, event_types, file_key, row_count, content_digest,"
+            " size_bytes, content_sha256, archived_at) values (%s, %s, '{}', '{}', %s, %s, %s, %s, %s, %s)",
+            (*(getattr(written, each) for each in ("stage", "day", "file_key", "row_count", "content_digest")),
              written.size_bytes, written.content_sha256, NOW),
         )  # fmt: skip
     assert remote.query(EVENTS) == []
-    archives.attach(AT.date(), NOW)
+    archives.attach([AT.date()], NOW)
     assert remote.query(EVENTS) == events
     listed = open_filesystem(bucket.url(bucket.name))[0].get_file_info(FileSelector("usage", recursive=True))  # fmt: skip
     assert [each.path for each in listed if each.path.endswith((".parquet", ".tmp"))] == []

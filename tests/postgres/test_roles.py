@@ -117,7 +117,7 @@ def attempts(schema: psycopg.Connection) -> Iterator[tuple[str, sql.Composed]]:
             " where tgname = 'append_only'"
         )),
         ("landing", "usage_events"), ("landing", "rejected_events"), ("landing", "erasures"),
-        ("landing", "archives"),
+        ("catalog", "archives"),
         ("reconciliation", "law_results"), ("catalog", "schema_files"),
     ]  # fmt: skip
     for table, harm in itertools.product(kept, harmful):
@@ -171,7 +171,7 @@ def test_who_reads_writes_nothing(schema: psycopg.Connection, role: str) -> None
 
 KEEPING = {
     "erase": "select landing.erase_payloads('acme', '{x}', 'asked', 'dpo', now())",
-    "archive": "select landing.archive_day('2026-01-05', 'file', 0, 0, 0, 'sha', now())",
+    "archive": "select catalog.archive_day('landing', '2026-01-05', 'file', 0, 0, 0, 'sha', now())",
 }
 
 

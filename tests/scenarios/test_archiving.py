@@ -18,8 +18,8 @@ from metering_pipeline import settings
 from metering_pipeline.archive import archive_day
 from metering_pipeline.cli import cli
 from metering_pipeline.dry_run import dry_run
-from metering_pipeline.errors import MeteringError
-from metering_pipeline.landing.archives import Archive, ArchiveError, Archives
+from metering_pipeline.errors import ArchivedError, MeteringError
+from metering_pipeline.landing.archives import Archive, ArchiveError, Archives, Stage
 from metering_pipeline.partitions import Window
 from metering_pipeline.reconciliation.rebuild import rebuild_ledger
 from metering_pipeline.settings import HOUR, PROJECT_ROOT
@@ -62,7 +62,7 @@ def archives(pipeline: Pipeline) -> Archives:
 
 
 def archived(pipeline: Pipeline) -> Archive:
-    return archive_day(pipeline.database, archives(pipeline), DAY, LATER)
+    return archive_day(pipeline.database, archives(pipeline), Stage.LANDING, DAY, LATER)
 
 
 def files(pipeline: Pipeline) -> list[Path]:
@@ -85,11 +85,11 @@ def test_a_day_goes_and_comes_back_row_for_row(lived: Pipeline) -> None:
     (file,) = files(lived)
     assert pq.read_table(file).num_rows == 11
     assert figures(lived) == usage
-    archives(lived).attach(DAY, LATER)
+    archives(lived).attach([DAY], LATER)
     assert lived.rows(ROWS) == before
     assert files(lived) == []
-    assert lived.rows("select day, attached_at is null from landing.archives") == [(DAY, False)]
-    assert lived.rows("select * from landing.loose_archive_files") == []
+    assert lived.rows("select day, attached_at is null from catalog.archives") == [(DAY, False)]
+    assert lived.rows("select * from catalog.loose_archive_files") == []
     privileges = (
         "select has_table_privilege('metering_landing', 'landing.usage_events_20260105', 'insert')"
     )
@@ -130,7 +130,9 @@ def test_what_lands_on_an_archived_day_brings_it_back(lived: Pipeline) -> None:
     assert lived.rows(FOUND_IN_DATABASE) == [(1,)], "another day's file needs nothing of it"
     lived.drop(LANDED, "b.ndjson", [event("stays", properties={"user": "nobody"}), event("void-of-ada")])  # fmt: skip
     lived.drop(LANDED + 2 * HOUR, "late.ndjson", [event("req-of-ada"), event("late")])
-    with pytest.raises(ArchiveError, match="metering archive attach 2026-01-05 first"):
+    with pytest.raises(
+        ArchiveError, match="metering archive attach --stage landing 2026-01-05 first"
+    ):
         dry_run(lived.database, settings.load(), Window(LANDED, LANDED + 3 * HOUR))
     assert lived.rows(FOUND_IN_DATABASE) == [(1,)]
     lived.run(LANDED, LANDED + 2 * HOUR)
@@ -160,7 +162,7 @@ def test_a_day_that_must_stay_is_refused(lived: Pipeline, why: str) -> None:
 
 
 def test_a_day_that_changes_meanwhile_is_refused(lived: Pipeline) -> None:
-    written = archives(lived).write(DAY)
+    written = archives(lived).write(Stage.LANDING, DAY)
     lived.execute("update landing.usage_events set quantity = 1.0 where correlation_id = 'other'")
     with (
         pytest.raises(ArchiveError, match="its rows have changed"),
@@ -208,15 +210,15 @@ def kill(pipeline: Pipeline, statement: str) -> None:
 
 def test_a_killed_archiving_leaves_the_day_where_it_was(lived: Pipeline) -> None:
     """Once after the file was written, once when the partition is taken out."""
-    archives(lived).write(DAY)
+    archives(lived).write(Stage.LANDING, DAY)
     with lived.database.connect() as reader:
         reader.execute("select 1 from landing.usage_events limit 1")
         thread, failed = in_thread(lambda: archived(lived))
-        kill(lived, "landing.archive_day")
+        kill(lived, "catalog.archive_day")
         thread.join(30)
     assert len(failed) == 1
     assert lived.rows(FOUND_IN_DATABASE) == [(11,)]
-    assert lived.rows("select * from landing.archives") == []
+    assert lived.rows("select * from catalog.archives") == []
     assert len(files(lived)) == 1
     erased(lived)
     assert files(lived) == [], "it is known, and was not to stay"
@@ -229,7 +231,7 @@ def test_who_reads_is_waited_for(lived: Pipeline) -> None:
     with lived.database.connect() as reader:
         reader.execute("select 1 from landing.usage_events limit 1")
         thread, failed = in_thread(lambda: archived(lived))
-        waiting(lived, "landing.archive_day")
+        waiting(lived, "catalog.archive_day")
         with lived.database.connect() as other:
             other.execute("set lock_timeout = '20s'")
             other.execute("select pg_advisory_xact_lock(7304211)")
@@ -244,12 +246,12 @@ def test_a_killed_attaching_leaves_the_day_archived(lived: Pipeline) -> None:
     archived(lived)
     with lived.database.connect() as blocker:
         blocker.execute("lock table landing.usage_events in share update exclusive mode")
-        thread, failed = in_thread(lambda: archives(lived).attach(DAY, LATER))
-        kill(lived, "landing.attach_archived_day")
+        thread, failed = in_thread(lambda: archives(lived).attach([DAY], LATER))
+        kill(lived, "catalog.attach_archived_day")
         thread.join(30)
     assert len(failed) == 1
     assert [each.day for each in archives(lived).in_force()] == [DAY]
-    assert archives(lived).attach(DAY, LATER).row_count == 11
+    assert [each.row_count for each in archives(lived).attach([DAY], LATER)] == [11]
     assert lived.rows(FOUND_IN_DATABASE) == [(11,)]
 
 
@@ -259,7 +261,7 @@ def test_a_file_that_was_left_over_goes_with_the_next_work(
     archived(lived)
     with monkeypatch.context() as cut_off:
         cut_off.setattr(Archives, "remove_loose", lambda self, wait: None)
-        archives(lived).attach(DAY, LATER)
+        archives(lived).attach([DAY], LATER)
     assert len(files(lived)) == 1
     erased(lived)
     assert files(lived) == []
@@ -271,20 +273,20 @@ def test_a_file_that_was_changed_is_not_attached(lived: Pipeline) -> None:
     content = file.read_bytes()
     file.write_bytes(content[:-1] + b"x")
     with pytest.raises(ArchiveError, match="has not the SHA-256 that was recorded"):
-        archives(lived).attach(DAY, LATER)
+        archives(lived).attach([DAY], LATER)
     file.unlink()
     with pytest.raises(ArchiveError, match="cannot be read or written: check METERING_ARCHIVE_URL"):
-        archives(lived).attach(DAY, LATER)
+        archives(lived).attach([DAY], LATER)
     file.write_bytes(content)
-    archives(lived).attach(DAY, LATER)
+    archives(lived).attach([DAY], LATER)
     assert lived.rows(FOUND_IN_DATABASE) == [(11,)]
 
 
 def test_rows_that_were_not_archived_are_not_attached(lived: Pipeline) -> None:
     archived(lived)
-    lived.execute("update landing.archives set content_digest = content_digest + 1")
+    lived.execute("update catalog.archives set content_digest = content_digest + 1")
     with pytest.raises(ArchiveError, match="its rows are not those that were archived"):
-        archives(lived).attach(DAY, LATER)
+        archives(lived).attach([DAY], LATER)
     assert lived.rows(FOUND_IN_DATABASE) == [(0,)]
     assert len(files(lived)) == 1
 
@@ -337,8 +339,10 @@ def test_the_pages_commands_run(lived: Pipeline, command: Callable[..., Result])
     lines = [shlex.split(line.split("#")[0])[1:] for line in block.splitlines()]
     wrote, listed, attached = (command(*line) for line in lines)
     assert (wrote.exit_code, listed.exit_code, attached.exit_code) == (0, 0, 0), wrote.output
-    assert "Archived: 1 of 1 days." in wrote.output
-    assert re.search(r"2026-01-05 +11 rows +[\d,]+ bytes  landing/usage_events/2026-01-05-", listed.output)  # fmt: skip
+    assert "Archived: 1 of 1 days of landing." in wrote.output
+    assert "Ledger of 2026-01-05 stays: a draft that is not issued charges for it." in wrote.output
+    assert "Archived: 0 of 1 days of ledger." in wrote.output
+    assert re.search(r"2026-01-05 +landing +11 rows +[\d,]+ bytes  landing/usage_events/2026-01-05-", listed.output)  # fmt: skip
     assert lived.rows(FOUND_IN_DATABASE) == [(11,)]
     assert "Archived days: 0." in command("archive", "list").output
 
@@ -380,6 +384,6 @@ def test_no_partition_takes_an_archived_days_place(lived: Pipeline) -> None:
     make: Any = "select catalog.ensure_day_partitions('landing', 'usage_events', %s)"
     with (
         lived.database.connect() as connection,
-        pytest.raises(psycopg.errors.RaiseException, match="metering archive attach 2026-01-05"),
+        pytest.raises(ArchivedError, match="metering archive attach --stage landing 2026-01-05"),
     ):
         connection.execute(make, ([DAY, date(2026, 1, 7)],))

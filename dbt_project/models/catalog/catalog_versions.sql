@@ -59,7 +59,7 @@ from {{ ref(table) }};
 
 {% endfor -%}
 -- 3. A metric that is new or that measures otherwise is owed over all of history: every key of its event type.
-insert into ledger.pending (landed_hour, tenant_id, event_type, event_hour, released)
+create temporary table changed_types on commit drop as
 with changed as (
     {% for one, other in [('former_metrics', 'catalog.metrics'), ('catalog.metrics', 'former_metrics')] -%}
     select event_type
@@ -76,6 +76,16 @@ with changed as (
     {% endfor %}
 )
 
+select event_type
+from changed;
+
+select ledger.require_days(array(
+    select day
+    from {{ source('ledger', 'archived_days') }}
+    where event_types && array(select event_type from changed_types)
+));
+
+insert into ledger.pending (landed_hour, tenant_id, event_type, event_hour, released)
 select
     landed_hour,
     tenant_id,
@@ -83,7 +93,7 @@ select
     event_hour,
     true
 from (
-    {{ ledger_keys('events.event_type in (select changed.event_type from changed)') }}
+    {{ ledger_keys('events.event_type in (select changed_types.event_type from changed_types)') }}
 ) as keys
 on conflict (landed_hour, tenant_id, event_type, event_hour) do update set released = true;
 

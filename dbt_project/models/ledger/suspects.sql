@@ -9,6 +9,9 @@ select coalesce(max(landed_hour) - catalog.setting_hours('lookback_hours'), '-in
 from {{ source('landing', 'files') }}
 where superseded_by is null;
 
+select ledger.require_span(since, 'infinity')
+from looked_through;
+
 create temporary table recent on commit drop as
 select
     events.*,
@@ -26,7 +29,7 @@ where
             and voids.fingerprint = events.fingerprint
     );
 
--- Looked for anew; and older ones that are voided or withdrawn by now.
+-- Looked for anew; and older ones that are voided or withdrawn by now. Nothing is withdrawn of a day that is archived.
 delete from ledger.suspects
 where
     occurred_at >= (select looked_through.since from looked_through)
@@ -38,13 +41,18 @@ where
             and voids.occurred_at = suspects.occurred_at
             and voids.fingerprint = suspects.fingerprint
     )
-    or not exists (
-        select 1
-        from ledger.usage_events as events
-        where
-            events.tenant_id = suspects.tenant_id
-            and events.occurred_at = suspects.occurred_at
-            and events.fingerprint = suspects.fingerprint
+    or (
+        (occurred_at at time zone 'UTC')::date not in (
+            select archived.day from {{ source('ledger', 'archived_days') }} as archived
+        )
+        and not exists (
+            select 1
+            from ledger.usage_events as events
+            where
+                events.tenant_id = suspects.tenant_id
+                and events.occurred_at = suspects.occurred_at
+                and events.fingerprint = suspects.fingerprint
+        )
     );
 
 insert into ledger.suspects

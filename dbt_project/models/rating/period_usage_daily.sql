@@ -160,6 +160,8 @@ where sides.edge <> {{ hour_of('sides.edge') }};
 analyze {{ table }};
 
 {% endfor -%}
+select ledger.require_days(array(select distinct hour::date from edges));
+
 delete from rating.edge_usage
 using stale_hours
 where

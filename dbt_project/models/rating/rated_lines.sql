@@ -129,50 +129,51 @@ where event_count > 0;
 analyze carried;
 
 -- Single values, for what no sum can tell: whole hours of the rollups, and of hours that an edge cuts the events.
+create temporary table value_slices on commit drop as
+select
+    slices.subscription_id,
+    slices.charge_id,
+    slices.slice_start,
+    coalesce(carried.counted_from, slices.slice_start) as counted_from,
+    slices.slice_end,
+    slices.tenant_id,
+    slices.metric,
+    slices.dimension_route,
+    slices.aggregation,
+    metrics.percentile
+from taken
+inner join rating.charge_slices as slices
+    on taken.subscription_id = slices.subscription_id
+        and taken.charge_id = slices.charge_id
+        and taken.component = slices.component
+        and taken.slice_start = slices.slice_start
+inner join catalog.metrics on slices.metric = metrics.metric
+left join carried
+    on slices.subscription_id = carried.subscription_id
+        and slices.charge_id = carried.charge_id
+        and slices.slice_start = carried.slice_start
+where slices.aggregation in ('unique_count', 'percentile');
+
+create temporary table value_parts on commit drop as
+select
+    *,
+    counted_from as part_start,
+    least({{ hour_of('counted_from') }} + interval '1 hour', slice_end) as part_end
+from value_slices
+where {{ hour_of('counted_from') }} < counted_from
+union all
+select
+    *,
+    {{ hour_of('slice_end') }},
+    slice_end
+from value_slices
+where {{ hour_of('slice_end') }} < slice_end and {{ hour_of('slice_end') }} >= counted_from;
+
+select ledger.require_span(part_start, part_end)
+from value_parts;
+
 create temporary table slice_values on commit drop as
-with slices as (
-    select
-        slices.subscription_id,
-        slices.charge_id,
-        slices.slice_start,
-        coalesce(carried.counted_from, slices.slice_start) as counted_from,
-        slices.slice_end,
-        slices.tenant_id,
-        slices.metric,
-        slices.dimension_route,
-        slices.aggregation,
-        metrics.percentile
-    from taken
-    inner join rating.charge_slices as slices
-        on taken.subscription_id = slices.subscription_id
-            and taken.charge_id = slices.charge_id
-            and taken.component = slices.component
-            and taken.slice_start = slices.slice_start
-    inner join catalog.metrics on slices.metric = metrics.metric
-    left join carried
-        on slices.subscription_id = carried.subscription_id
-            and slices.charge_id = carried.charge_id
-            and slices.slice_start = carried.slice_start
-    where slices.aggregation in ('unique_count', 'percentile')
-),
-
-parts as (
-    select
-        *,
-        counted_from as part_start,
-        least({{ hour_of('counted_from') }} + interval '1 hour', slice_end) as part_end
-    from slices
-    where {{ hour_of('counted_from') }} < counted_from
-    union all
-    select
-        *,
-        {{ hour_of('slice_end') }},
-        slice_end
-    from slices
-    where {{ hour_of('slice_end') }} < slice_end and {{ hour_of('slice_end') }} >= counted_from
-),
-
-standing as (
+with standing as (
     select
         events.*,
         parts.subscription_id,
@@ -182,7 +183,7 @@ standing as (
         parts.dimension_route,
         parts.aggregation,
         parts.percentile
-    from parts
+    from value_parts as parts
     inner join ledger.usage_events as events
         on parts.tenant_id = events.tenant_id
             and parts.part_start <= events.occurred_at
@@ -209,7 +210,7 @@ select
     hours.latest_at,
     hours.latest_fingerprint,
     hours.removed
-from slices
+from value_slices as slices
 inner join rollups.unique_values_hourly as hours
     on slices.tenant_id = hours.tenant_id
         and slices.metric = hours.metric
@@ -329,6 +330,12 @@ where
 
 {% endfor -%}
 -- 3. What is priced of each quantity. Where a percentage charge looks at each event: the events of the ledger.
+select ledger.require_span(metered.slice_start, metered.slice_end)
+from metered
+inner join catalog.percentage_terms as terms
+    on metered.charge_id = terms.charge_id and metered.charge_version = terms.version
+where {{ reads_events('terms') }};
+
 create temporary table charged_events on commit drop as
 with slices as (
     select metered.*

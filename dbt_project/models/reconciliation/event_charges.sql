@@ -1,4 +1,6 @@
-{{ config(materialized='table_function') }}
+{{ config(materialized='table_function', meta={'guards': [
+    "ledger.require_span(given_occurred_at, given_occurred_at + interval '1 microsecond')",
+]}) }}
 
 -- What an event's usage came to: for each metric that reads it the charge or the reason why there is none, and the
 -- documents and drafts that count that charge's slice. A document counts what it knew: a copy that had landed when it

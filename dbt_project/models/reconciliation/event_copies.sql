@@ -1,7 +1,7 @@
 {{ config(materialized='table_function', meta={'requires': [{
     'condition': 'given_starts_at <= given_ends_at',
     'otherwise': "'The span must not end before it starts: give two instants, the earlier one first.'",
-}]}) }}
+}], 'guards': [ledger_has_span()]}) }}
 
 -- Every record with a correlation id that landed for a tenant and occurred in a span of instants, and what became
 -- of it. A span of one microsecond is found by the ledger's key, a longer one is read through, day by day.

@@ -1,7 +1,7 @@
 {{ config(materialized='table_function', meta={'requires': [{
     'condition': 'given_starts_at <= given_ends_at',
     'otherwise': "'The span must not end before it starts: give two instants, the earlier one first.'",
-}]}) }}
+}], 'guards': [ledger_has_span()]}) }}
 
 -- The events that a span of usage counts, event by event, with the place that each came from. The hashes are
 -- computed anew from the fields, and compared with those that the digests were added up from; of a payload that was

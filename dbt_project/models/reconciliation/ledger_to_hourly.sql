@@ -1,4 +1,6 @@
-{{ config(materialized='table_function', meta={'requires': [whole_hour('starts_at'), whole_hour('ends_at')]}) }}
+{{ config(materialized='table_function', meta={
+    'requires': [whole_hour('starts_at'), whole_hour('ends_at')], 'guards': [ledger_has_span()],
+}) }}
 
 -- Usage counted event by event in the ledger against hourly usage, without the contributions between them. What the
 -- rollups still owe is a debt and no difference.

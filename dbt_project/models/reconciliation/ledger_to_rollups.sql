@@ -1,5 +1,5 @@
 -- What the ledger says that each landing hour contributed to each bucket against the contributions that stand. A key
--- that is pending is a debt and no difference.
+-- that is pending is a debt and no difference. A landing hour of which events are archived is left out.
 
 -- A void takes its event back in the later of their two landing hours; one branch for each of the two, so that a
 -- window of landing hours reaches the tables.
@@ -113,3 +113,8 @@ select
     ) as is_pending,
     {{ classified('ledger_count', 'contributed_count', "differs_in = '{}'") }} as state
 from compared
+where not exists (
+    select 1
+    from {{ source('ledger', 'archived_days') }} as archived
+    where (compared.landed_hour at time zone 'UTC')::date = any(archived.landed_days)
+)

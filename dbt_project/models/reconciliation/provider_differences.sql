@@ -1,4 +1,7 @@
-{{ config(materialized='table_function') }}
+{{ config(materialized='table_function', meta={'guards': [
+    'ledger.require_span(pieces.starts_at, pieces.ends_at)'
+    ~ ' from reconciliation.provider_pieces(given_source) as pieces where pieces.difference <> 0',
+]}) }}
 
 -- Why a provider's usage differs from ours, as far as our own records account for it. For each value that differs
 -- it is tried whether what is known of the same instants makes up the difference exactly: by the fewest causes.

@@ -1,4 +1,7 @@
-{{ config(materialized='table_function', meta={'requires': [whole_hour('landed_hour')]}) }}
+{{ config(materialized='table_function', meta={
+    'requires': [whole_hour('landed_hour')],
+    'guards': ["ledger.require_days('{}', array[(given_landed_hour at time zone 'UTC')::date])"],
+}) }}
 
 -- From a landing hour in which L3 fails, or a row of ledger_to_rollups, to the buckets: what the ledger says that the
 -- hour contributed to each hour of usage, against what stands. Keys that are pending are a debt, and left out.

@@ -1,7 +1,7 @@
 {{ config(materialized='table_function', meta={'requires': [{
     'condition': 'given_starts_at <= given_ends_at',
     'otherwise': "'The span must not end before it starts: give two instants, the earlier one first.'",
-}]}) }}
+}], 'guards': [ledger_has_span()]}) }}
 
 -- What files have changed in a span of usage since: those of landing hours from one on, or those that landed after an
 -- instant of the clock. An event is compared with itself, as its owner and its voids were before those files and as

@@ -1,4 +1,4 @@
-{{ config(materialized='table_function') }}
+{{ config(materialized='table_function', meta={'guards': [ledger_has_span()]}) }}
 
 with standing as (
     {{ standing_events('given_tenant_id', 'given_starts_at', 'given_ends_at') }}

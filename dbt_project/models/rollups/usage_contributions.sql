@@ -42,6 +42,12 @@ where
 
 analyze taken;
 
+-- All events of these days of usage are read, and all that these landing hours own: none may be archived.
+select ledger.require_days(
+    array(select distinct (event_hour at time zone 'UTC')::date from taken),
+    array(select distinct (landed_hour at time zone 'UTC')::date from taken)
+);
+
 -- The bounds of the batch are settings, which the planner takes as constants: as subqueries it would guess, and read
 -- a day's index for an hour.
 select

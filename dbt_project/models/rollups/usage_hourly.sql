@@ -80,6 +80,12 @@ inner join rollups.usage_contributions as contributions
 group by taken.tenant_id, taken.metric, taken.hour, taken.dimensions
 having sum(contributions.event_count) > 0;
 
+select ledger.require_days(array(
+    select distinct (hour at time zone 'UTC')::date
+    from merged
+    where voided_count > 0
+));
+
 create temporary table standing_events on commit drop as
 with voided as (
     select

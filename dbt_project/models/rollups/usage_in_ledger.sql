@@ -1,4 +1,4 @@
-{{ config(materialized='table_function') }}
+{{ config(materialized='table_function', meta={'guards': [ledger_has_span()]}) }}
 
 -- Voids that landed later, like events that landed later, are not known yet.
 

@@ -1,5 +1,6 @@
 -- L4: hourly usage = rated + unrated usage, tier slices = lines, lines rounded once; per UTC month and tenant.
--- Tenants whose usage has changed since it was rated are left out of the comparison of usage.
+-- Tenants whose usage has changed since it was rated are left out of the comparison of usage; lines whose quantity only
+-- archived events tell, of that with their quantity.
 with
 bounds as (
     select
@@ -333,6 +334,23 @@ value_lines as (
     where lines.component = 'usage' and metrics.aggregation in ('unique_count', 'percentile')
 ),
 
+-- Where a cut hour's events are archived the quantity cannot be told.
+untold_lines as (
+    select
+        lines.subscription_id,
+        lines.charge_id,
+        lines.component,
+        lines.slice_start
+    from value_lines as lines
+    where exists (
+        select 1
+        from ledger.archived_days as archived
+        where
+            (lines.counted_from < lines.whole_start and archived.day = (lines.counted_from at time zone 'UTC')::date)
+            or (lines.slice_end > lines.whole_end and archived.day = (lines.whole_end at time zone 'UTC')::date)
+    )
+),
+
 line_values as (
     select
         lines.subscription_id,
@@ -443,6 +461,7 @@ compared_lines as (
     select
         coalesce(lines.month, date_trunc('month', slice_start at time zone 'UTC')) as month,
         coalesce(lines.tenant_id, usage_sums.tenant_id, subscriptions.tenant_id) as tenant_id,
+        component = 'usage' and not lines.is_issued and untold_lines.subscription_id is not null as is_untold,
         subscription_id,
         charge_id,
         component,
@@ -506,6 +525,7 @@ compared_lines as (
                 when
                     component = 'usage'
                     and not lines.is_issued
+                    and untold_lines.subscription_id is null
                     and lines.quantity is distinct from coalesce(
                         case lines.aggregation
                             when 'count' then usage_sums.event_count
@@ -536,6 +556,7 @@ compared_lines as (
     left join carried_buckets using (subscription_id, charge_id, component, slice_start)
     left join unsettled on lines.tenant_id = unsettled.tenant_id
     left join quantities using (subscription_id, charge_id, component, slice_start)
+    left join untold_lines using (subscription_id, charge_id, component, slice_start)
     left join counted using (subscription_id, charge_id, component, slice_start, currency)
     left join catalog.current_subscriptions as subscriptions using (subscription_id)
 ),
@@ -634,7 +655,8 @@ usage_totals as (
 line_totals as (
     select
         month,
-        count(*) as lines
+        count(*) as lines,
+        count(*) filter (where is_untold) as untold_lines
     from judged_lines
     group by month
 ),
@@ -658,6 +680,7 @@ results as (
             'rated', coalesce(usage_totals.assigned_count - usage_totals.unrated_count, 0),
             'unrated', coalesce(usage_totals.unrated_count, 0),
             'lines', coalesce(line_totals.lines, 0),
+            'lines_without_their_events', coalesce(line_totals.untold_lines, 0),
             'tenants_left_out', coalesce(usage_totals.unsettled_tenants, 0),
             'failing_tenants', coalesce(failing_totals.failing_tenants, 0)
         ) as figures

@@ -1,6 +1,7 @@
 -- The usage of lines, read anew, as far as it had landed before an instant: each event in its order or, for a
 -- line that is not by_event, what was used of each combination of dimensions: whole hours by what the landing hours
--- contributed, parts of hours from the ledger. Each row with the digests of its events.
+-- contributed, parts of hours from the ledger. Each row with the digests of its events: where some are archived the
+-- digests are not those of the line, and its usage can no longer be told.
 with
 lines as (
     select *

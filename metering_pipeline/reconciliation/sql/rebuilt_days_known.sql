@@ -43,7 +43,7 @@ left join rebuilt on days.day = rebuilt.day
 where
     days.day not in (
         select archives.day
-        from landing.archives
+        from catalog.archives
         where archives.attached_at is null
     )
 order by days.day
