@@ -40,8 +40,9 @@ FRESH = (["rollups", "usage_hourly"], ["invoices", "draft_invoices"])
 END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 RELATION_KINDS = {"view": "view", "table_function": "function"}
 """What a model is in the database by its materialization; else a table."""
-RECORDS_A_PART = 1_000_000
-"""Records that one transaction of a long backfill posts at most, unless a single hour holds more."""
+RECORDS_A_PART = 500_000
+"""Records that one transaction of a long backfill posts at most, unless a single hour holds more. So many stay in the
+memory that temporary tables have (temp_buffers, 256 MB); of twice as many a posting writes half to disk and sorts outside."""
 
 log = logging.getLogger(__name__)
 
