@@ -76,11 +76,12 @@ def test_a_small_benchmark_measures_every_step() -> None:
     ]
 
 
-def test_hours_run_through_dagster() -> None:
-    done = benchmark("--events-per-day", "2400", "--through-dagster", "2")
+@pytest.mark.parametrize(("options", "runs"), [([], "all 2"), (["--as-one-run"], "all 1")])
+def test_hours_run_through_dagster(options: list[str], runs: str) -> None:
+    done = benchmark("--events-per-day", "2400", "--through-dagster", "2", *options)
     measured = rows(done)
     assert [row[0] for row in measured][:2] == ["first", "last"]
-    assert measured[-1][:2] == ["all 2", "204"]
+    assert measured[-1][:2] == [runs, "204"]
     wall, *steps = (float(measured[-1][place]) for place in (2, 5, 6, 7, 8, 9))
     assert sum(steps) == pytest.approx(wall, abs=0.05)
     assert min(steps) > 0

@@ -148,15 +148,15 @@ def test_a_billing_date_before_the_newest_one_is_one_line(pipeline: Pipeline) ->
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("issue --date 2023-10-31", "The first billing date is 2023-11-01"),
-        ("run --hour 2023-10-31T23", "The first landing hour is 2023-11-01T00"),
+        ("issue --date 2025-11-30", "The first billing date is 2025-12-01"),
+        ("run --hour 2025-11-30T23", "The first landing hour is 2025-12-01T00"),
         ("run --hour 2026-02-05T13", "2026-02-05T13 has not begun"),
         *(
             (f"rebuild --stage {stage} --from {first} --to {last}", message)
             for stage in ("landing", "ledger", "rollups")
             for first, last, message in (
                 ("2026-01-02T00", "2026-01-01T00", "--to is before --from."),
-                ("2023-10-31T22", "2023-10-31T23", "The first landing hour is 2023-11-01T00"),
+                ("2025-11-30T22", "2025-11-30T23", "The first landing hour is 2025-12-01T00"),
                 ("2026-02-05T13", "2026-02-05T23", "2026-02-05T13 has not begun"),
             )
         ),
@@ -191,7 +191,7 @@ def test_what_is_rebuilt_may_reach_beyond_what_has_landed(monkeypatch: pytest.Mo
     """As the window of a law does, which a check says to rebuild: it gets as far as the database."""
     monkeypatch.setenv("METERING_CLOCK", "2026-02-05T12:00:00Z")
     monkeypatch.setenv("METERING_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
-    line = "rebuild --stage ledger --from 2023-10-31T00 --to 2026-02-05T23"
+    line = "rebuild --stage ledger --from 2025-11-30T00 --to 2026-02-05T23"
     assert isinstance(CliRunner().invoke(cli, line.split()).exception, DatabaseError)
 
 

@@ -323,7 +323,8 @@ def test_the_pages_commands_and_queries_run(
     assert "a.ndjson line 1, 2, 3, 4, 5" in all_of_them
     assert "b.ndjson (a former version) line 1" in all_of_them
     assert holding(lived) == set()
-    recorded, held, role = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    asked, recorded, held, role = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert len(lived.rows(asked)) == 1  # nothing is archived: it refuses nothing
     assert [(each[1:3], each[4]) for each in lived.rows(recorded)] == [
         (("acme", "dpo"), "request 2026-17")
     ] * 2

@@ -108,6 +108,7 @@ def live(pipeline: Pipeline) -> None:
         [*YOUNG, AGAIN, LOGIN, *PAYMENTS, *UNBILLED[11:], OLD[2], OLD[3] | {"void": True}],
     )
     pipeline.run(NEXT)
+    run_dbt(pipeline.database, "run", ["suspects"])
     pipeline.set_clock(NEWEST + 3 * HOUR)
     pipeline.drop(NEWEST, "c.ndjson", [event("c", "2026-03-10T10:05:00Z")])
     pipeline.run(NEWEST)
@@ -380,6 +381,19 @@ def test_what_needs_no_event_is_read_as_ever(closed: Pipeline) -> None:
     before = {what: closed.rows(query) for what, query in read.items()}
     archive(closed)
     assert {what: closed.rows(query) for what, query in read.items()} == before
+
+
+def test_a_suspect_of_an_archived_day_stays_listed(closed: Pipeline) -> None:
+    before = closed.rows(
+        "select correlation_id, occurred_at, first_occurred_at from ledger.suspects"
+    )
+    assert [request for request, *_ in before] == [AGAIN["correlation_id"]]
+    archive(closed)
+    run_dbt(closed.database, "run", ["suspects"])
+    assert (
+        closed.rows("select correlation_id, occurred_at, first_occurred_at from ledger.suspects")
+        == before
+    )
 
 
 def test_explain_says_which_day_to_attach(closed: Pipeline) -> None:
