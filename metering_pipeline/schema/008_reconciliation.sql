@@ -62,7 +62,7 @@ end
 $$;
 
 -- The second eight bytes of a hash, as a signed number: what laws sum, by code of their own. From PostgreSQL 18 on a
--- cast does it; the way through texts before was a third of what L3 costs.
+-- cast does it; the way through texts before was a quarter of what L3 costs.
 do $$
 declare
     number_of constant text := case

@@ -30,7 +30,7 @@ OFFLINE = {"DO_NOT_TRACK": "1", "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
 _parsed: dict[tuple[Path, str], Any] = {}
 """dbt's parsed project by target folder and database: parsing needs the database's name only."""
 
-_dbt_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dbt")
+dbt_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dbt")
 """dbt is global to its process: one call at a time. And it looks at its whole call stack, many times a
 call: in a thread of its own that stack is short, which halves what a call costs."""
 
@@ -73,7 +73,7 @@ def dbt_project() -> DbtProject:
     )
     if _changed_since(project.manifest_path):
         target.mkdir(parents=True, exist_ok=True)
-        _dbt_thread.submit(_parse, database_name(settings.load())).result()
+        dbt_thread.submit(_parse, database_name(settings.load())).result()
     return project
 
 
@@ -110,7 +110,7 @@ def run_dbt(
     if window is not None:
         arguments += ["--event-time-start", _flag(window.start)]
         arguments += ["--event-time-end", _flag(window.end)]
-    results = _dbt_thread.submit(_run, database.dbt_environment(), arguments).result()
+    results = dbt_thread.submit(_run, database.dbt_environment(), arguments).result()
     broken = [result for result in results if result.broke]
     if broken:
         raise DbtError(
@@ -140,7 +140,7 @@ def _compiled(database: Database, selection: Sequence[str], window: Window) -> d
             results = _invoke(arguments)
         return {each.node.name: str(each.node.compiled_code) for each in results}
 
-    return _dbt_thread.submit(compile_in_process).result()
+    return dbt_thread.submit(compile_in_process).result()
 
 
 def _run(connection: Mapping[str, str], arguments: list[str]) -> list[NodeResult]:
@@ -193,7 +193,7 @@ def _leave_flags_without_source() -> None:
 
 def write_docs() -> Path:
     """dbt's own page of the project, models, tests and macros with their SQL: one file, made without a database."""
-    return _dbt_thread.submit(_write_docs).result()
+    return dbt_thread.submit(_write_docs).result()
 
 
 def _write_docs() -> Path:

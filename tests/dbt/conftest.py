@@ -1,7 +1,6 @@
 """dbt inside the test process: parsed once a session, run against each test's own database."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +11,10 @@ from dbt.contracts.graph.manifest import Manifest
 
 from metering_pipeline.postgres import Database
 from metering_pipeline.settings import PROJECT_ROOT
+from metering_pipeline.transform.dbt import dbt_thread
 from tests.dbt.company import Company
 
 PROJECT = str(PROJECT_ROOT / "dbt_project")
-
-dbt_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dbt")
-"""As in the pipeline: dbt looks at its whole call stack, many times a call, and a test's is deep."""
 
 
 class DbtFailed(AssertionError):
