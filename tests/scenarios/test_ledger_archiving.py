@@ -31,7 +31,7 @@ from metering_pipeline.transform.figures import ledger_figures
 from metering_pipeline.transform.posting import PostingError
 from metering_pipeline.transform.rebuild import rebuild_rollups
 from tests.scenarios.conftest import Pipeline, Worlds
-from tests.scenarios.test_archiving import in_thread, kill, waiting
+from tests.scenarios.test_archiving import files, in_thread, kill, waiting
 from tests.scenarios.test_metrics import Metered, publish
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -461,10 +461,12 @@ def test_a_dry_run_asks_for_the_day(closed: Pipeline) -> None:
 
 def test_erasing_reaches_the_ledgers_archives(closed: Pipeline) -> None:
     archive(closed)
+    assert len(files(closed)) == 2 * len(DAYS)
     done = erase(closed.database, settings.load(), "ktm", ["a20"], "dpo", "asked")
     assert done.attached == DAYS, "further copies landed on the second day"
     assert done.figures["ledger.usage_events"] == 1
     assert archived(closed) == []
+    assert files(closed) == [], "no file keeps what was erased"
 
 
 # Cut off, and side by side
@@ -538,6 +540,8 @@ def test_a_killed_attaching_leaves_the_day_archived(closed: Pipeline) -> None:
         thread.join(30)
     assert len(failed) == 1
     assert ("ledger", DAYS[0]) in archived(closed)
+    half_done = "select to_regclass('ledger.usage_events_20260131') is not null"
+    assert closed.rows(half_done) == [(False,)], "no rows lie where erasing would not look"
     for day in DAYS:
         archives(closed).attach([day], LATER, Stage.LEDGER)
     assert closed.rows(EVENTS) == before
