@@ -94,7 +94,8 @@ create table ledger.withdrawn (
 );
 
 -- Events that agree with an earlier one in tenant, type and correlation id but not in time: a producer
--- that stamps its retries anew. Counted; voided by command, not by guess.
+-- that stamps its retries anew. Both count, and it stays listed, until one of the two is voided (by command, not by
+-- guess) or withdrawn.
 create table ledger.suspects (
     tenant_id text collate "C" not null,
     event_type text collate "C" not null,

@@ -10,7 +10,7 @@ import math
 import re
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -178,11 +178,14 @@ def arrival_delays(ledger: Ledger) -> Counter[tuple[Any, ...]]:
     )
 
 
-def suspects(ledger: Ledger, since: datetime) -> set[tuple[Any, ...]]:
-    """Standing events that say what an earlier one says, at another time; with that first one."""
+def suspects(
+    ledger: Ledger, since: datetime, listed: Container[uuid.UUID] = ()
+) -> set[tuple[Any, ...]]:
+    """Standing events that say what an earlier one says, at another time; with that first one. Those before
+    ``since`` only if they were listed, as one or the other."""
     requests: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in ledger.standing():
-        if record.occurred_at >= since:
+        if record.occurred_at >= since or record.fingerprint in listed:
             names = ("tenant_id", "event_type", "correlation_id")
             requests[tuple(record.event[name] for name in names)].append(record)
     found = set()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from metering_pipeline import postgres
 from metering_pipeline.embedded_server import EmbeddedServer
-from tests.soak.histories import Step, histories, live_through
+from tests.soak.histories import Step, histories, live_through, live_through_retries, retries
 from tests.soak.posting import RecordedModels, through_dbt
 from tests.soak.world import World
 
@@ -50,6 +50,14 @@ def test_any_history_gives_the_oracles_rows(
     world: World, history: tuple[list[Step], list[tuple[datetime, datetime]]]
 ) -> None:
     live_through(world, *history)
+
+
+@settings(suite, max_examples=100)
+@given(steps=retries)
+def test_whatever_becomes_of_a_retry_it_is_listed_as_the_oracle_says(
+    world: World, steps: list[Step]
+) -> None:
+    live_through_retries(world, steps)
 
 
 @settings(suite, max_examples=3, phases=[Phase.generate])

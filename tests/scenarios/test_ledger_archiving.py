@@ -383,17 +383,22 @@ def test_what_needs_no_event_is_read_as_ever(closed: Pipeline) -> None:
     assert {what: closed.rows(query) for what, query in read.items()} == before
 
 
-def test_a_suspect_of_an_archived_day_stays_listed(closed: Pipeline) -> None:
-    before = closed.rows(
-        "select correlation_id, occurred_at, first_occurred_at from ledger.suspects"
-    )
-    assert [request for request, *_ in before] == [AGAIN["correlation_id"]]
-    archive(closed)
+@pytest.mark.parametrize("days", [DAYS[:1], DAYS[1:], DAYS], ids=["first", "second", "both"])
+def test_a_suspect_of_an_archived_day_stays_listed(closed: Pipeline, days: list[date]) -> None:
+    listed = "select * from ledger.suspects"
+    before = closed.rows(listed)
+    assert [request for _, _, request, *_ in before] == [AGAIN["correlation_id"]]
+    for day in DAYS:
+        archive_day(closed.database, archives(closed), Stage.LANDING, day, LATER)
+    for day in days:
+        archive_day(closed.database, archives(closed), Stage.LEDGER, day, LATER)
     run_dbt(closed.database, "run", ["suspects"])
-    assert (
-        closed.rows("select correlation_id, occurred_at, first_occurred_at from ledger.suspects")
-        == before
-    )
+    assert closed.rows(listed) == before
+    closed.drop(NEWEST, "c.ndjson", [event("c", "2026-03-10T10:05:00Z"), OLD[0] | {"void": True}])
+    closed.run(NEWEST)
+    assert ("ledger", DAYS[0]) not in archived(closed)
+    run_dbt(closed.database, "run", ["suspects"])
+    assert closed.rows(listed) == []
 
 
 def test_explain_says_which_day_to_attach(closed: Pipeline) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from metering_pipeline import settings
+from metering_pipeline.erase import erase
 from metering_pipeline.execution import RunFailed
 from metering_pipeline.transform.dbt import DbtError, run_dbt
 from tests.scenarios.conftest import Pipeline
@@ -56,6 +58,45 @@ def test_a_retry_with_a_new_time_is_suspect_until_it_is_voided(pipeline: Pipelin
     land(pipeline, event(1, "a"), event(5, "a"), event(9, "b"), event(1, "a", void=True))
     run_dbt(pipeline.database, "run", ["suspects"])
     assert pipeline.rows(listed) == []
+
+
+def test_a_suspect_stays_listed_however_old_until_one_of_the_two_is_gone(
+    pipeline: Pipeline,
+) -> None:
+    """Minutes of "a" before the hour, with the first of its request: both are billed, whatever time has passed."""
+
+    def listed(hours_later: int, *events: dict[str, Any]) -> list[tuple[int, int]]:
+        hour = HOUR + timedelta(hours=hours_later)
+        pipeline.set_clock(hour + timedelta(hours=2))
+        pipeline.drop(hour, "events.ndjson", events)
+        pipeline.run(hour)
+        return looked_for()
+
+    def looked_for() -> list[tuple[int, int]]:
+        run_dbt(pipeline.database, "run", ["suspects"])
+        return [
+            ((HOUR - at) // timedelta(minutes=1), (HOUR - first) // timedelta(minutes=1))
+            for at, first in pipeline.rows(
+                "select occurred_at, first_occurred_at from ledger.suspects order by occurred_at desc"
+            )
+        ]
+
+    assert listed(0, event(65, "a"), event(1, "a")) == [(1, 65)]
+    # the first is older than the lookback now, the second is not; and a third has come
+    assert listed(71, event(0, "a")) == [(0, 65), (1, 65)]
+    # all are older
+    old, copy, voided = event(-6000, "b"), event(0, "a"), event(65, "a", void=True)
+    assert listed(100, old, copy) == [(0, 65), (1, 65)]
+    erase(pipeline.database, settings.load(), "acme", ["a"], "dpo", "asked for")
+    assert looked_for() == [(0, 65), (1, 65)]
+    # the first is voided: the next one takes its place, older than the lookback though it is
+    assert listed(100, old, copy, voided) == [(0, 1)]
+    # the third is no longer in its file: its copy counts
+    assert listed(71) == [(0, 1)]
+    later = HOUR + timedelta(hours=100)
+    assert pipeline.rows("select landed_hour from ledger.suspects") == [(later,)]
+    # the second is no longer in its file
+    assert listed(0, event(65, "a")) == []
 
 
 def seeded_metrics(pipeline: Pipeline) -> list[dict[str, str]]:

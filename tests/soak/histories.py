@@ -49,6 +49,8 @@ EVENTS: Sequence[Event] = [
 ]
 """So few that most are copies of others."""
 
+_ALL = (HOURS[0], HOURS[-1])
+
 Step = tuple[Any, ...]
 """The name of a method of World, and its arguments."""
 
@@ -91,6 +93,42 @@ histories: st.SearchStrategy[tuple[list[Step], list[tuple[datetime, datetime]]]]
     _orders,
 )
 """What happens, and the order in which the hours are run in the end."""
+
+RETRIES: Sequence[Event] = [
+    dict(zip(NAMED, ("acme", "api.request", at, "a"), strict=True)) | dict(payload)
+    for at, payload in itertools.product(TIMES, (PAYLOADS[0], PAYLOADS[1], PAYLOADS[3]))
+]
+"""One request, stamped anew again and again."""
+
+_retried = st.one_of(
+    st.tuples(
+        st.just("write"),
+        *(_hours, st.sampled_from(NAMES), st.lists(st.sampled_from(RETRIES), max_size=3)),
+    ),
+    st.tuples(st.just("put_back"), _hours, st.sampled_from(NAMES)),
+)
+_looked_for = st.sampled_from([(("list_suspects",),), ()])
+
+retries: st.SearchStrategy[list[Step]] = st.lists(
+    st.tuples(st.lists(_retried, min_size=1, max_size=2), _looked_for), min_size=2, max_size=5
+).map(
+    lambda rounds: [
+        step
+        for changes, looks in rounds
+        for step in (*changes, ("land", *_ALL), ("post_ledger", *_ALL), *looks)
+    ]
+)
+"""What happens to that request, and when suspects are looked for: what is listed depends on that."""
+
+
+def live_through_retries(world: World, steps: Sequence[Step]) -> None:
+    """Let it happen in an empty world; each look is compared, and the last one row for row, run again too."""
+    world.begin_anew()
+    for method, *arguments in (*steps, ("list_suspects",)):
+        getattr(world, method)(*arguments)
+    world.check_suspects()
+    world.list_suspects()
+    world.check_suspects()
 
 
 def live_through(
