@@ -284,3 +284,5 @@ def hour_of(instant: datetime) -> datetime:
 
 
 HOUR = timedelta(hours=1)
+END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
+"""After whatever lands: where a window ends that leaves nothing out."""

@@ -8,16 +8,16 @@ not, since something has landed or was voided later, what had landed when the li
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 
 import psycopg
 
 from metering_pipeline.reconciliation.independent_rating import Used
 from metering_pipeline.reconciliation.statements import rows
+from metering_pipeline.settings import END_OF_TIME
 
 PACKAGE = "metering_pipeline.reconciliation"
-END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from metering_pipeline.partitions import (
     run_window,
 )
 from metering_pipeline.postgres import Database, open_database
+from metering_pipeline.settings import END_OF_TIME
 from metering_pipeline.transform.archived import run_models
 from metering_pipeline.transform.dbt import NodeResult, dbt_project, run_dbt, seeds_digest
 from metering_pipeline.transform.figures import (
@@ -37,7 +38,6 @@ from metering_pipeline.transform.figures import (
 FRESH = (["rollups", "usage_hourly"], ["invoices", "draft_invoices"])
 """What readers expect to be of this hour."""
 
-END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 RELATION_KINDS = {"view": "view", "table_function": "function"}
 """What a model is in the database by its materialization; else a table."""
 RECORDS_A_PART = 500_000

@@ -10,8 +10,8 @@ from metering_pipeline.landing.sources import Source
 from metering_pipeline.landing.store import LandedHour, Store
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database, settings_in_database
-from metering_pipeline.settings import HOUR, Settings
-from metering_pipeline.transform.assets import END_OF_TIME, parts
+from metering_pipeline.settings import END_OF_TIME, HOUR, Settings
+from metering_pipeline.transform.assets import parts
 from metering_pipeline.transform.posting import (
     CONTRIBUTIONS,
     DAILY,

@@ -8,8 +8,8 @@ from metering_pipeline import settings
 from metering_pipeline.costs import measured
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database, open_database
+from metering_pipeline.settings import END_OF_TIME
 from metering_pipeline.transform.archived import run_models
-from metering_pipeline.transform.assets import END_OF_TIME
 
 
 def release_late_arrivals(database: Database) -> int:

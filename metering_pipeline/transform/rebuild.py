@@ -9,9 +9,9 @@ from adbc_driver_postgresql import dbapi
 
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database
-from metering_pipeline.settings import HOUR
+from metering_pipeline.settings import END_OF_TIME, HOUR
 from metering_pipeline.transform.archived import half_archived
-from metering_pipeline.transform.assets import END_OF_TIME, parts
+from metering_pipeline.transform.assets import parts
 from metering_pipeline.transform.posting import (
     CONTRIBUTIONS,
     DAILY,

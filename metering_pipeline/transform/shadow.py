@@ -20,8 +20,7 @@ from psycopg import sql
 from metering_pipeline.errors import MeteringError
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database
-from metering_pipeline.settings import HOUR, PROJECT_ROOT
-from metering_pipeline.transform.assets import END_OF_TIME
+from metering_pipeline.settings import END_OF_TIME, HOUR, PROJECT_ROOT
 from metering_pipeline.transform.posting import (
     CONTRIBUTIONS,
     DAILY,

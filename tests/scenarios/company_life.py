@@ -21,12 +21,11 @@ from metering_pipeline.landing.store import Store
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.reconciliation.laws import LAWS, evaluate, evaluate_day_of_usage
-from metering_pipeline.settings import HOUR, Settings, hour_of
+from metering_pipeline.settings import END_OF_TIME, HOUR, Settings, hour_of
 from metering_pipeline.transform.late_arrivals import release_late_arrivals
 from metering_pipeline.transform.posting import RATING
 from tests.dbt.company import Company, Row, instant
 from tests.soak.posting import CATALOG, DAILY, LEDGER, ROLLUPS, RecordedModels
-from tests.soak.world import END_OF_TIME
 
 BEGINNING = datetime(2025, 12, 1, tzinfo=UTC)
 """The first landing hour of every company."""

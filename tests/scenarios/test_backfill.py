@@ -21,7 +21,7 @@ from metering_pipeline.generate import GeneratedTotals, Shares, generate
 from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.landing.store import land_hours
 from metering_pipeline.partitions import Window
-from metering_pipeline.settings import HOUR, PROJECT_ROOT
+from metering_pipeline.settings import END_OF_TIME, HOUR, PROJECT_ROOT
 from tests.scenarios.conftest import Pipeline
 from tests.scenarios.test_ledger_guards import seeded_metrics
 from tests.soak import rows
@@ -185,7 +185,6 @@ def one_range(pipeline: Pipeline, hours: Sequence[datetime]) -> None:
 
 def one_by_one(pipeline: Pipeline, hours: Sequence[datetime]) -> None:
     """What a run of the job hourly does, without Dagster around it; rated twice."""
-    from metering_pipeline.transform.assets import END_OF_TIME
     from metering_pipeline.transform.dbt import run_dbt
 
     configured = settings.load()

@@ -37,13 +37,12 @@ from metering_pipeline.reconciliation.line_proof import (
     prove_line,
 )
 from metering_pipeline.reconciliation.usage_history import history
-from metering_pipeline.settings import PROJECT_ROOT
+from metering_pipeline.settings import END_OF_TIME, PROJECT_ROOT
 from metering_pipeline.transform.dbt import run_dbt
 from tests.scenarios.company_life import BEGINNING, CompanyLife
 from tests.scenarios.test_stories import _clone
 from tests.scenarios.verify_evidence import problems
 from tests.soak.posting import RecordedModels
-from tests.soak.world import END_OF_TIME
 
 PAGE = (PROJECT_ROOT / "docs" / "explain.md").read_text()
 VERIFIER = Path(__file__).parent / "verify_evidence.py"

@@ -17,10 +17,10 @@ import pytest
 from metering_pipeline import postgres
 from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.partitions import Window
-from metering_pipeline.settings import HOUR, PROJECT_ROOT
+from metering_pipeline.settings import END_OF_TIME, HOUR, PROJECT_ROOT
 from tests.scenarios import oracle
 from tests.soak.posting import ROLLUPS, RecordedModels
-from tests.soak.world import END_OF_TIME, HOURS, MORE, World, expect
+from tests.soak.world import HOURS, MORE, World, expect
 from tests.test_docs import blocks
 
 READING = ["config.materialized:table_function", "path:models/rollups,config.materialized:view"]

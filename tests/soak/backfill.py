@@ -13,12 +13,11 @@ from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.landing.sources import Source
 from metering_pipeline.landing.store import Store
 from metering_pipeline.partitions import Window
-from metering_pipeline.settings import HOUR
+from metering_pipeline.settings import END_OF_TIME, HOUR
 from metering_pipeline.transform.posting import RATING
 from tests.soak.posting import DAILY, LEDGER, ROLLUPS, RecordedModels
 from tests.soak.rows import snapshot
 from tests.soak.servers import Place, own_server
-from tests.soak.world import END_OF_TIME
 
 DAY = date(2026, 1, 1)
 Progress = Callable[[str], None]

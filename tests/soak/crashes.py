@@ -22,11 +22,11 @@ from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.landing.store import land_hours
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import PIPELINE_LOCK
-from metering_pipeline.settings import HOUR, PROJECT_ROOT
+from metering_pipeline.settings import END_OF_TIME, HOUR, PROJECT_ROOT
 from metering_pipeline.transform import dbt
 from tests.soak.posting import DAILY, LEDGER, ROLLUPS, through_dbt
 from tests.soak.servers import Place, own_server, publish_catalog
-from tests.soak.world import END_OF_TIME, HOURS, Event, World
+from tests.soak.world import HOURS, Event, World
 
 PHASES = ("landing", "ledger", "rollups", "days", "late arrivals")
 EVENTS_A_FILE = 2_500

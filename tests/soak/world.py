@@ -20,11 +20,10 @@ from metering_pipeline.landing.store import Store
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import Database, open_database
 from metering_pipeline.reconciliation.rebuild import rebuild_ledger
-from metering_pipeline.settings import HOUR, Settings, parse_hour
+from metering_pipeline.settings import END_OF_TIME, HOUR, Settings, parse_hour
 from tests.scenarios import oracle
 from tests.soak.posting import CATALOG, DAILY, LEDGER, ROLLUPS, SUSPECTS, Poster
 
-END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 HOURS = [datetime(2026, 1, 10, 23, tzinfo=UTC) + number * HOUR for number in range(4)]
 """The landing hours, across a midnight."""
 LOOKBACK = timedelta(hours=2)
