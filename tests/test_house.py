@@ -83,7 +83,6 @@ UNGUARDED = {
     "dbt_project/macros/metric_events.sql": "a part of models that are readers themselves",
     "dbt_project/models/ledger/usage_events.sql": "its days are made before, which is refused of archived ones",
     "dbt_project/models/reconciliation/copies_to_ledger.sql": KEPT_HOURS,
-    "dbt_project/models/reconciliation/landing_differences.sql": KEPT_HOURS,
     "dbt_project/models/reconciliation/landing_to_ledger.sql": KEPT_HOURS,
     "dbt_project/models/reconciliation/ledger_to_rollups.sql": "leaves out the hours of archived events",
     "dbt_project/tests/assert_every_copy_has_its_owner.sql": "leaves out archived days",

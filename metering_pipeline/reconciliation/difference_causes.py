@@ -129,12 +129,12 @@ def _rollups(found: list[Any]) -> Iterator[Difference]:
 
 def _buckets(found: list[Any]) -> Iterator[Difference]:
     if found:
-        hours = sorted({hour for each in found for hour in each.landed_hours or ()})
-        landed = (
-            f" of the landing hours {hours[0].astimezone(UTC):%Y-%m-%dT%H} to {hours[-1].astimezone(UTC):%Y-%m-%dT%H}"
-            if hours
-            else ""
-        )
+        contributed = [each for each in found if each.landed_from]
+        landed = ""
+        if contributed:
+            first = min(each.landed_from for each in contributed).astimezone(UTC)
+            last = max(each.landed_to for each in contributed).astimezone(UTC)
+            landed = f" of the landing hours {first:%Y-%m-%dT%H} to {last:%Y-%m-%dT%H}"
         yield Difference(
             "Contributions, hourly and daily usage: buckets that are not what adds up to them",
             ("table", "tenant, metric", "hour, dimensions", "should be", "is", "state"),

@@ -468,7 +468,7 @@ CAUSES = {
     "a ledger row that never landed": (
         [f"insert into ledger.usage_events select tenant_id, event_type, occurred_at, 'ghost', gen_random_uuid(), payload_hash, quantity, properties, landed_hour, file_id, 99, recorded_at from ledger.usage_events where {OF_PLAIN}"],
         "2026-01-12T10",
-        "extra in the ledger (owned), and never landed:",
+        "extra in the ledger (owned), and not so often landed:",
     ),
     "a quantity changed": (
         [f"update ledger.usage_events set quantity = 4173 where {OF_PLAIN}"],
@@ -483,7 +483,7 @@ CAUSES = {
     "a landed row doubled": (
         [f"insert into landing.usage_events select * from landing.usage_events where {OF_PLAIN}"],
         "2026-01-12T10",
-        "extra landed twice under the same file and line:",
+        "missing landed twice under the same file and line:",
     ),
     "a contribution changed": (
         ["update rollups.usage_contributions set value_sum = value_sum + 1 where tenant_id = 'acme' and landed_hour = '2026-01-20 08:00Z'"],
@@ -494,6 +494,11 @@ CAUSES = {
         [DAMAGES["hours"]],
         "2026-01-20",
         "hourly usage acme units 2026-01-20T08 model small 1 events 29 1 events 30 modified",
+    ),
+    "a day changed": (
+        ["update rollups.usage_daily set value_sum = value_sum + 1 where tenant_id = 'acme' and metric = 'units' and day = '2026-01-20'"],
+        "2026-01-20",
+        "daily usage acme units the day model small 1 events 29 1 events 30 modified",
     ),
     "a rated day lost": (
         ["delete from rating.period_usage_daily where tenant_id = 'acme' and metric = 'units' and day = '2026-01-20'"],
