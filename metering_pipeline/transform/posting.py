@@ -6,7 +6,7 @@ that may land too: the very statements of an ordinary run, in one transaction wh
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -140,10 +140,15 @@ class Posting:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="posting") as sender:
             sent = sender.submit(statement.execute_update)
             try:
-                sent.result()
+                # looked after again and again: a signal that another thread takes does not wake this one
+                while wait([sent], timeout=0.1).not_done:
+                    pass
             except KeyboardInterrupt:
-                statement.cancel()
+                # again and again: PostgreSQL does not promise that a request to cancel has an effect
+                while wait([sent], timeout=0.1).not_done:
+                    statement.cancel()
                 raise
+            sent.result()
 
     def rows(self, query: str, *parameters: object) -> list[tuple[Any, ...]]:
         self._cursor.execute(query, parameters=list(parameters) or None)

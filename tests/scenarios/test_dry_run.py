@@ -1,16 +1,19 @@
 """A dry run says what the run then does, and leaves no trace, whatever ends it."""
 
+import _thread
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,11 +24,11 @@ from metering_pipeline.dry_run import print_dry_run
 from metering_pipeline.generate import Shares, generate
 from metering_pipeline.landing.store import land_hours
 from metering_pipeline.partitions import Window
-from metering_pipeline.postgres import PIPELINE_LOCK, open_database
+from metering_pipeline.postgres import PIPELINE_LOCK, Database, open_database
 from metering_pipeline.settings import HOUR, PROJECT_ROOT
 from metering_pipeline.transform.dbt import run_dbt
 from metering_pipeline.transform.dry_run import DryRun, dry_run
-from metering_pipeline.transform.posting import DETAILED_DRAFTS
+from metering_pipeline.transform.posting import DETAILED_DRAFTS, Posting
 from tests.scenarios.conftest import Pipeline
 
 DAY = date(2026, 1, 10)
@@ -226,7 +229,19 @@ def command(window: Window) -> Iterator[subprocess.Popen[str]]:
     first, last = (f"{hour:%Y-%m-%dT%H}" for hour in (window.start, window.end - HOUR))
     main = "from metering_pipeline.cli import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-c", main, "run", "--dry-run", "--from", first, "--to", last],
+        [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-c",
+            main,
+            "run",
+            "--dry-run",
+            "--from",
+            first,
+            "--to",
+            last,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -239,14 +254,18 @@ def command(window: Window) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def ended(process: subprocess.Popen[str], sent: signal.Signals) -> str:
-    """What it said until a signal ended it. PostgreSQL does not promise that a cancel request has an effect: who
-    presses Ctrl-C in vain presses it again."""
-    for _ in range(PATIENCE // 60):
-        process.send_signal(sent)
-        with suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=60)[0]
-    raise AssertionError(f"{sent.name} did not end it")
+def ended(pipeline: Pipeline, process: subprocess.Popen[str]) -> str:
+    """What it said until it ended. Else fails, with where each of its threads stands and what PostgreSQL does."""
+    try:
+        return process.communicate(timeout=PATIENCE)[0]
+    except subprocess.TimeoutExpired:
+        sessions = pipeline.rows(
+            "select pid, state, wait_event_type, wait_event, pg_blocking_pids(pid), left(query, 100)"
+            " from pg_stat_activity where backend_type = 'client backend'"
+        )
+        process.send_signal(signal.SIGABRT)
+        threads, _ = process.communicate(timeout=PATIENCE)
+        raise AssertionError("\n".join([threads, *map(str, sessions)])) from None
 
 
 def wait_for(pipeline: Pipeline, query: str) -> None:
@@ -272,14 +291,45 @@ def test_whatever_ends_it_nothing_is_left_and_readers_go_on(half_landed: Pipelin
                 wait_for(pipeline, waits)
                 assert contents(pipeline) == everything
                 if sent is not None:
-                    said = ended(process, sent)
+                    process.send_signal(sent)
+                    said = ended(pipeline, process)
             if sent is None:
-                said, _ = process.communicate(timeout=PATIENCE)
+                said = ended(pipeline, process)
                 assert "Nothing was changed." in said
             assert (process.returncode == 0) == (sent is None), said
             assert "Traceback" not in said
         wait_for(pipeline, f"select 1 where not exists ({beside})")
         assert contents(pipeline) == everything
+
+
+class Stubborn:
+    """A statement that ends by the third request to cancel it."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self._ended = threading.Event()
+
+    def set_sql_query(self, script: str) -> None:
+        pass
+
+    def execute_update(self) -> None:
+        self._ended.wait(30)
+
+    def cancel(self) -> None:
+        self.requests += 1
+        if self.requests == 3:
+            self._ended.set()
+
+
+def test_an_interrupt_that_wakes_nobody_and_a_cancel_in_vain_end_it_still() -> None:
+    """As where another thread takes the signal: the main thread, which waits, is not woken by it."""
+    statement = Stubborn()
+    connection: Any = SimpleNamespace(cursor=lambda: SimpleNamespace(adbc_statement=statement))
+    posting = Posting(Database(url="", dagster_url=""), connection, all_hours())
+    threading.Timer(0.3, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        posting.send("select 1")
+    assert statement.requests == 3
 
 
 def test_a_landing_and_a_dry_run_do_not_wait_for_each_other(half_landed: Pipeline) -> None:
