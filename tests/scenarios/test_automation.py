@@ -247,7 +247,7 @@ def test_the_night_names_what_was_damaged(january: Pipeline) -> None:
     january.drop(LANDED, "a.ndjson", [request(ON_TIME, "one"), request(ON_TIME, "two")])
     january.run(LANDED)
     january.run_job("nightly")
-    assert proof(january) == {"L1": (True, []), "L2": (True, []), "L3": (True, [])}
+    assert proof(january) == {"L1": (True, []), "L2": (True, []), "L3": (True, [])}, seen(january)
 
     january.execute(
         """
@@ -263,24 +263,25 @@ def test_the_night_names_what_was_damaged(january: Pipeline) -> None:
     )
     january.run_job("nightly")
     passed, found = proof(january)["L3"]
-    assert not passed
+    assert not passed, seen(january)
     assert [(each["metric"], each["hour or day"], each["differs in"]) for each in found] == [
         ("requests", "2020-02-29T05", ", ".join(COLUMNS)),
         ("requests", "2020-02-29", ", ".join(COLUMNS)),
         ("requests", "2026-01-10", "value_sum"),
-    ]
+    ], seen(january)
     assert "count 2, sum 2," in found[2]["one side"]
     assert "count 2, sum 3," in found[2]["other side"]
-    assert january.red_laws() == {("L3", "acme")}
+    assert january.red_laws() == {("L3", "acme")}, seen(january)
 
     january.execute(
         "insert into rollups.touched_buckets select tenant_id, metric, hour, dimensions from rollups.usage_hourly"
     )
     january.run(LANDED)
-    assert january.red_laws() == {("L3", "acme")}, "a day is red until it is evaluated again"
+    # a day is red until it is evaluated again
+    assert january.red_laws() == {("L3", "acme")}, seen(january)
     january.run_job("nightly")
-    assert proof(january)["L3"] == (True, [])
-    assert january.red_laws() == set()
+    assert proof(january)["L3"] == (True, []), seen(january)
+    assert january.red_laws() == set(), seen(january)
 
 
 def test_lines_are_compared_as_their_drafts_are_drawn_up_and_all_of_them_at_night(
@@ -332,12 +333,15 @@ def lines_check(pipeline: Pipeline) -> tuple[bool, str]:
 
 def newest(pipeline: Pipeline, asset: dg.AssetKey, name: str) -> tuple[bool, str]:
     """The newest result of a check, and what it says."""
-    key = dg.AssetCheckKey(asset, name)
+    evaluation = evaluated(pipeline, dg.AssetCheckKey(asset, name))
+    return evaluation.passed, str(evaluation.description)
+
+
+def evaluated(pipeline: Pipeline, key: dg.AssetCheckKey) -> dg.AssetCheckEvaluation:
     record = pipeline.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
     assert record.event is not None
     assert record.event.dagster_event is not None
-    evaluation = record.event.dagster_event.asset_check_evaluation_data
-    return evaluation.passed, str(evaluation.description)
+    return record.event.dagster_event.asset_check_evaluation_data
 
 
 def test_the_week_names_the_day_that_differs_until_it_is_well(january: Pipeline) -> None:
@@ -382,17 +386,29 @@ COLUMNS = (
 
 def proof(pipeline: Pipeline) -> dict[str, tuple[bool, list[dict[str, Any]]]]:
     """The newest results of the nightly checks, with the buckets that they name."""
-    from metering_pipeline.reconciliation.assets import KEY
-
     found = {}
-    for law in ("L1", "L2", "L3"):
-        key = dg.AssetCheckKey(KEY, law)
-        records = pipeline.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
-        event = records[key].event
-        assert event is not None
-        assert event.dagster_event is not None
-        evaluation = event.dagster_event.asset_check_evaluation_data
+    for law, evaluation in nightly(pipeline).items():
         table = evaluation.metadata.get("the first of them")
         rows = [dict(each.data) for each in table.records] if table else []  # type: ignore[attr-defined]
         found[law] = (evaluation.passed, rows)
     return found
+
+
+def seen(pipeline: Pipeline) -> str:
+    """All that the nightly checks said, and the rows that they speak of: for a failure that does not come again."""
+    said = [
+        f"{law}: {evaluation.description} {dict(evaluation.metadata)}"
+        for law, evaluation in nightly(pipeline).items()
+    ]
+    for relation in (
+        "reconciliation.current_law_results", "ledger.pending", "rollups.usage_contributions",
+        "rollups.touched_buckets", "rollups.usage_hourly", "rollups.touched_days", "rollups.usage_daily",
+    ):  # fmt: skip
+        said += [relation, *(text for (text,) in pipeline.rows(f"select t::text from {relation} as t"))]  # fmt: skip
+    return "\n".join(said)
+
+
+def nightly(pipeline: Pipeline) -> dict[str, dg.AssetCheckEvaluation]:
+    from metering_pipeline.reconciliation.assets import KEY
+
+    return {law: evaluated(pipeline, dg.AssetCheckKey(KEY, law)) for law in ("L1", "L2", "L3")}
