@@ -76,6 +76,22 @@ begin
 end;
 $$;
 
+-- Microseconds from 1970 to an instant, which fingerprints are made of. An instant is sent as those from 2000 on; from
+-- PostgreSQL 18 on a cast reads that, without a detour through decimals.
+do $$
+declare
+    micros constant text := case
+        when current_setting('server_version_num')::integer >= 180000
+            then 'timestamptz_send(instant)::bigint + 946684800000000'
+        else '(extract(epoch from instant) * 1000000)::bigint'
+    end;
+begin
+    execute
+        'create function reconciliation.micros_since_1970(instant timestamptz) returns bigint'
+        || ' language sql immutable strict parallel safe return ' || micros;
+end;
+$$;
+
 -- What a billing provider, or a table of the company's own, said of our tenants' usage: a row for each time that it
 -- was asked. The span is [starts_at, ends_at). Exact: whatever is not there for the span is not known to it; else
 -- the span is that of its rows, whose days may begin in several zones.

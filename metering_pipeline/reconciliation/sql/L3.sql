@@ -12,10 +12,10 @@ landed_bytes as (
         events.quantity,
         events.properties,
         events.erased_payload_hash,
-        micros.since_1970,
+        reconciliation.micros_since_1970(events.occurred_at) as since_1970,
         sha256(convert_to(
             events.tenant_id || chr(31) || events.event_type || chr(31)
-            || micros.since_1970::text || chr(31) || events.correlation_id, 'UTF8'
+            || reconciliation.micros_since_1970(events.occurred_at)::text || chr(31) || events.correlation_id, 'UTF8'
         )) as fingerprint_bytes,
         -- of a payload that was erased the hash that it had stands beside the record
         coalesce(uuid_send(events.erased_payload_hash), sha256(convert_to(
@@ -25,11 +25,6 @@ landed_bytes as (
             end || chr(31) || events.properties, 'UTF8'
         ))) as payload_bytes
     from landing.usage_events as events
-    cross join lateral (
-        select
-            trunc(extract(epoch from events.occurred_at - '1970-01-01 00:00:00+00'::timestamptz) * 1000000)::bigint
-                as since_1970
-    ) as micros
     where
         events.landed_hour >= %(window_start)s and events.landed_hour < %(window_end)s
         and events.file_id = any(array(
@@ -47,6 +42,8 @@ landed_terms as (
         reconciliation.second_eight_bytes(fingerprint_bytes) as fingerprint_term,
         reconciliation.second_eight_bytes(payload_bytes) as payload_term
     from landed_bytes
+    -- or the planner would have each event hashed wherever one of these is named
+    offset 0
 ),
 
 landed as (
@@ -128,7 +125,7 @@ posted_rows as (
 posted_terms as (
     select
         *,
-        (extract(epoch from occurred_at) * 1000000)::bigint as since_1970,
+        reconciliation.micros_since_1970(occurred_at) as since_1970,
         reconciliation.second_eight_bytes(uuid_send(fingerprint)) as fingerprint_term,
         reconciliation.second_eight_bytes(uuid_send(payload_hash)) as payload_term
     from posted_rows
@@ -293,6 +290,16 @@ metered_events as not materialized (
         date_bin('1 hour', events.occurred_at, '1970-01-01 00:00:00+00'::timestamptz) as hour,
         metrics.metric,
         metrics.aggregation,
+        -- as a text, which is cheaper to group by
+        case cardinality(metrics.dimensions)
+            when 0 then null
+            when 1 then events.properties ->> metrics.dimensions[1]
+            else array(
+                select events.properties ->> names.dimension
+                from unnest(metrics.dimensions) with ordinality as names (dimension, place)
+                order by names.place
+            )::text
+        end as dimension_values,
         case cardinality(metrics.dimensions)
             when 0 then '{}'::jsonb
             when 1 then jsonb_build_object(metrics.dimensions[1], events.properties ->> metrics.dimensions[1])
@@ -331,14 +338,14 @@ metered_events as not materialized (
 ),
 
 -- All of it in one pass. What cannot be read is judged once a group: by whether it has a value, and by its dimensions.
-grouped as not materialized (
+grouped_by_text as not materialized (
     select
         booked_hour as landed_hour,
         tenant_id,
         event_type,
         metric,
         hour,
-        dimensions,
+        dimension_values,
         (value > '-Infinity'::numeric and value < 'Infinity'::numeric) is true as has_value,
         sum(sign) as event_count,
         sum(case when sign > 0 then value else -value end) as value_sum,
@@ -351,10 +358,39 @@ grouped as not materialized (
         - coalesce(sum(event_term) filter (where sign < 0), 0) as event_digest,
         coalesce(sum(payload_term) filter (where sign > 0), 0)
         - coalesce(sum(payload_term) filter (where sign < 0), 0) as payload_digest
-    from (select * from metered_events offset 0) as events
+    from (
+        select
+            booked_hour,
+            sign,
+            tenant_id,
+            event_type,
+            occurred_at,
+            hour,
+            metric,
+            aggregation,
+            dimension_values,
+            value,
+            event_term,
+            payload_term
+        from metered_events
+        -- or the planner would evaluate the value wherever it is named
+        offset 0
+    ) as events
     group by
-        booked_hour, tenant_id, event_type, metric, hour, dimensions,
+        booked_hour, tenant_id, event_type, metric, hour, dimension_values,
         (value > '-Infinity'::numeric and value < 'Infinity'::numeric) is true
+),
+
+grouped as (
+    select
+        grouped_by_text.*,
+        case cardinality(metrics.dimensions)
+            when 0 then '{}'::jsonb
+            when 1 then jsonb_build_object(metrics.dimensions[1], dimension_values)
+            else jsonb_object(metrics.dimensions, dimension_values::text[])
+        end as dimensions
+    from grouped_by_text
+    left join metrics on grouped_by_text.metric = metrics.metric
 ),
 
 judged_groups as materialized (
