@@ -73,7 +73,7 @@ def _archive(
     written = archives.write(stage, day)
     for _ in range(ATTEMPTS):
         try:
-            with database.locked() as connection:
+            with database.locked(landed=True) as connection:
                 connection.execute("set local role metering_archive")
                 _prove(connection, stage, datetime.combine(day, datetime.min.time(), UTC), now)
                 archives.take_out(connection, written, now)

@@ -24,6 +24,7 @@ from metering_pipeline.errors import ArchivedError, hiding_rows
 from metering_pipeline.settings import PREFIX, Settings
 
 __all__ = [
+    "LANDED_LOCK",
     "PIPELINE_LOCK",
     "Database",
     "DatabaseError",
@@ -37,6 +38,11 @@ __all__ = [
 PIPELINE_LOCK = 7304211
 """The advisory lock of every transaction that writes, from its first change of what others read to its
 end; the macro pipeline_lock has the same."""
+
+LANDED_LOCK = 7304212
+"""The advisory lock over what has landed: exclusive for who changes it, shared for a posting of the ledger, which
+so reads and hashes its batch while others write. Whoever wants both asks for this one first; the macro landed_lock
+has the same."""
 
 SCHEMA_FOLDER = Path(__file__).parent / "schema"
 MINIMUM_VERSION = 160000
@@ -97,10 +103,12 @@ class Database:
         return f"{beginning}?{urlencode(parameters, quote_via=quote)}"
 
     @contextmanager
-    def locked(self, isolation: IsolationLevel | None = None) -> Iterator[psycopg.Connection]:
+    def locked(
+        self, isolation: IsolationLevel | None = None, landed: bool = False
+    ) -> Iterator[psycopg.Connection]:
         """One transaction under the pipeline's lock: committed at the end, rolled back on error.
 
-        Above READ COMMITTED the snapshot is taken after the lock has been got, so that it shows
+        Landed: it changes what has landed, and waits for those who read it first. Above READ COMMITTED the snapshot is taken after the lock has been got, so that it shows
         what the lock's last holder has done.
         """
         with self.connect(autocommit=True) as connection:
@@ -111,6 +119,8 @@ class Database:
                 # lock. So the session waits for the lock first; it ends with the connection.
                 connection.execute("select pg_advisory_lock(%s)", (PIPELINE_LOCK,))
             with connection.transaction():
+                if landed:
+                    connection.execute("select pg_advisory_xact_lock(%s)", (LANDED_LOCK,))
                 connection.execute("select pg_advisory_xact_lock(%s)", (PIPELINE_LOCK,))
                 yield connection
 

@@ -12,7 +12,7 @@ import click
 import pytest
 import yaml
 
-from metering_pipeline.postgres import PIPELINE_LOCK, Database
+from metering_pipeline.postgres import LANDED_LOCK, PIPELINE_LOCK, Database
 from metering_pipeline.settings import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -62,11 +62,14 @@ def test_groups_and_keys_are_the_stages(nodes: "Mapping[dg.AssetKey, Any]") -> N
         assert node.group_name == key.path[0].replace("staging", "catalog"), key
 
 
-def test_one_lock() -> None:
+def test_two_locks_in_one_order() -> None:
+    """Everywhere the same two numbers, and that of what has landed before the pipeline's: else two would wait
+    for each other."""
     macros = (PROJECT_ROOT / "dbt_project" / "macros" / "posting.sql").read_text()
-    assert re.findall(r"macro pipeline_lock\(\) %\}(\d+)\{%", macros) == [str(PIPELINE_LOCK)]
+    for name, number in (("pipeline_lock", PIPELINE_LOCK), ("landed_lock", LANDED_LOCK)):
+        assert re.findall(rf"macro {name}\(\) %\}}(\d+)\{{%", macros) == [str(number)]
     taken = [re.findall(r"advisory_xact_lock\((\d+)\)", path.read_text()) for path in SCHEMA_FILES]
-    assert {number for numbers in taken for number in numbers} == {str(PIPELINE_LOCK)}
+    assert {(*map(int, numbers),) for numbers in taken if numbers} == {(LANDED_LOCK, PIPELINE_LOCK)}
 
 
 # No archived day is read as an empty one

@@ -3,6 +3,8 @@
   transaction, under the pipeline's lock, on tables that the schema files own. So a queue is
   consumed, its work done and the next queue written together or not at all; readers see the
   state before or the state after; a full refresh changes nothing, since nothing is dropped.
+
+  A script that waits for the lock itself (wait_for_pipeline) does before it what others may write meanwhile.
 #}
 {% materialization posting, adapter='postgres' %}
     {%- set target_relation = this.incorporate(type='table') -%}
@@ -17,8 +19,10 @@
             -- such a hook ends the transaction by a text that the driver does not read, and so begins no other
             begin;
         {% endif -%}
-        select pg_advisory_xact_lock({{ pipeline_lock() }});
-        -- a batch is sorted and grouped in memory: one writer at a time, so it is bounded
+        {% if wait_for_pipeline() not in sql -%}
+            {{ wait_for_pipeline() }};
+        {% endif -%}
+        -- a batch is sorted and grouped in memory: few write at a time, so it is bounded
         set local work_mem = '192MB'
     {% endcall %}
     {% call statement('main') %}
@@ -34,3 +38,14 @@
 {# The number of the one advisory lock that every writing transaction of the pipeline takes
    (postgres.PIPELINE_LOCK in Python: a house test compares them). #}
 {% macro pipeline_lock() %}7304211{% endmacro %}
+
+{% macro wait_for_pipeline() -%}
+    select pg_advisory_xact_lock({{ pipeline_lock() }})
+{%- endmacro %}
+
+{# The number of the lock over what has landed, which stands still while it is held shared (postgres.LANDED_LOCK). #}
+{% macro landed_lock() %}7304212{% endmacro %}
+
+{% macro hold_landed() -%}
+    select pg_advisory_xact_lock_shared({{ landed_lock() }})
+{%- endmacro %}

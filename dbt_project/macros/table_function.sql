@@ -21,7 +21,7 @@
         {%- else %}
         -- again: dbt loses its role where its first transaction is rolled back
         set local role {{ target.role }};
-        select pg_advisory_xact_lock({{ pipeline_lock() }});
+        {{ wait_for_pipeline() }};
         drop function if exists {{ name }} cascade;
         {{ definition }};
         comment on function {{ name }} is '{{ remark }}'

@@ -19,7 +19,7 @@
         {%- else %}
         -- again: dbt loses its role where its first transaction is rolled back
         set local role {{ target.role }};
-        select pg_advisory_xact_lock({{ pipeline_lock() }});
+        {{ wait_for_pipeline() }};
         drop view if exists {{ name }} cascade;
         create view {{ name }} with (security_invoker = true) as
         {{ sql }};

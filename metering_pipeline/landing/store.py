@@ -24,7 +24,7 @@ from metering_pipeline.landing.listing import unreadable
 from metering_pipeline.landing.manifests import Manifest, read_manifest
 from metering_pipeline.landing.readers import Chunk, RejectedRecord, UnreadableFile
 from metering_pipeline.landing.sources import Source, SourceFile, Unknown
-from metering_pipeline.postgres import PIPELINE_LOCK, Database
+from metering_pipeline.postgres import LANDED_LOCK, PIPELINE_LOCK, Database
 from metering_pipeline.settings import HOUR, Settings
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,8 @@ class Store:
             current = self._current_versions(landed_hour) if files else {}
             versions = [self._land_file(file, current.get(file.key), now, landed) for file in files]
             said = self._read_manifests(landed_hour, manifests)
-            self._execute("select pg_advisory_xact_lock($1::bigint)", PIPELINE_LOCK)
+            for lock in (LANDED_LOCK, PIPELINE_LOCK):
+                self._execute("select pg_advisory_xact_lock($1::bigint)", lock)
             if landed.files_landed:
                 # what shall be erased may come again, in another file or another version of this one
                 self._execute(

@@ -131,7 +131,7 @@ def rebuild_landing(
 @contextmanager
 def _transaction(database: Database, keep: bool) -> Iterator[psycopg.Connection]:
     if keep:
-        with database.locked() as connection:
+        with database.locked(landed=True) as connection:
             yield connection
         return
     with (

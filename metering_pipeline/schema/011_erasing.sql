@@ -189,6 +189,7 @@ begin
     if why !~ '\S' or erased_by !~ '\S' then
         raise exception 'an erasure says who and why';
     end if;
+    perform pg_advisory_xact_lock(7304212);
     perform pg_advisory_xact_lock(7304211);
     insert into landing.erasures (tenant_id, why, erased_by, erased_at, figures)
     values (of_tenant, why, erased_by, erased_at, '{}')

@@ -320,6 +320,7 @@ declare
     rows_there bigint;
     content_there numeric;
 begin
+    perform pg_advisory_xact_lock(7304212);
     perform pg_advisory_xact_lock(7304211);
     -- who lands holds the table and may wait for the pipeline's lock: this one gives up first
     perform set_config('lock_timeout', '900ms', true);

@@ -18,7 +18,7 @@ from adbc_driver_postgresql import dbapi
 
 from metering_pipeline.errors import MeteringError, without_rows
 from metering_pipeline.partitions import Window
-from metering_pipeline.postgres import PIPELINE_LOCK, Database
+from metering_pipeline.postgres import LANDED_LOCK, PIPELINE_LOCK, Database
 from metering_pipeline.transform.dbt import compiled_models, compiled_text
 
 LEDGER = "metering.ledger.usage_events"
@@ -130,7 +130,8 @@ class Posting:
         self._remember = ""
 
     def lock(self) -> None:
-        """Wait for the pipeline's lock; it is held to the transaction's end."""
+        """Wait for the pipeline's lock, after that of what has landed; both are held to the transaction's end."""
+        self.rows("select pg_advisory_xact_lock_shared($1::bigint)", LANDED_LOCK)
         self.rows("select pg_advisory_xact_lock($1::bigint)", PIPELINE_LOCK)
 
     def send(self, script: str) -> None:

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from metering_pipeline.archive import archive_day
+from metering_pipeline.landing.archives import ArchiveError, Archives, Stage
 from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.landing.store import land_hours
 from metering_pipeline.partitions import Window
-from metering_pipeline.postgres import PIPELINE_LOCK
+from metering_pipeline.postgres import LANDED_LOCK, PIPELINE_LOCK
+from metering_pipeline.reconciliation.rebuild_landing import rebuild_landing
 from metering_pipeline.settings import HOUR, PROJECT_ROOT
 from tests.scenarios.conftest import Pipeline
 from tests.soak.histories import EVENTS, NAMES
@@ -23,6 +26,7 @@ from tests.soak.posting import DAILY, LEDGER, ROLLUPS, SUSPECTS, RecordedModels,
 from tests.soak.world import HOURS, LOOKBACK, World
 
 PATIENCE = 240
+_WAITING = "select pid from pg_locks where objid = %s and not granted"
 EVERYTHING = Window(HOURS[0], HOURS[-1] + HOUR)
 
 
@@ -134,6 +138,52 @@ def test_a_landing_keeps_only_its_own_hour_waiting(world: World) -> None:
         assert [each.result(timeout=PATIENCE) for each in (first, second)] == [1, 0]
     world.note_landed(HOURS[0], HOURS[0])
     world.post([LEDGER], EVERYTHING)
+    world.check_ledger()
+
+
+def test_a_posting_reads_while_another_writes(world: World) -> None:
+    """It waits for the pipeline's lock with its batch made; who would change what it has read waits for its end."""
+
+    def land() -> None:
+        land_hours(world.database.url, world.settings, HOURS[0], HOURS[-1], world.settings.now())
+
+    def erase() -> None:
+        with world.database.connect() as connection:
+            connection.execute("set role metering_erase")
+            connection.execute(
+                "select landing.erase_payloads('acme', array['none'], 'asked', 'somebody', now())"
+            )
+
+    def mend() -> None:
+        rebuild_landing(world.database, str(world.root), HOURS[0], HOURS[-1] + HOUR, repair=True)
+
+    def archive() -> None:
+        archives = Archives(world.database, world.settings)
+        with pytest.raises(ArchiveError, match="not older"):
+            archive_day(
+                world.database, archives, Stage.LANDING, HOURS[0].date(), world.settings.now()
+            )
+
+    land()
+    world.note_landed(HOURS[0], HOURS[-1])
+    world.write(HOURS[1], NAMES[0], EVENTS[::2])
+    changes = (land, erase, mend, archive)
+    with ThreadPoolExecutor(1 + len(changes)) as pool, world.database.connect() as other:
+        other.execute("select pg_advisory_xact_lock(%s)", (PIPELINE_LOCK,))
+        posting = pool.submit(world.post, [LEDGER], EVERYTHING)
+        wait_until_it_waits(world, posting, f"objid = {PIPELINE_LOCK}")
+        waiting: list[Future[None]] = []
+        for change in changes:
+            known = [pid for (pid,) in world.rows(_WAITING, LANDED_LOCK)]
+            waiting.append(pool.submit(change))
+            wait_until_it_waits(
+                world, waiting[-1], f"objid = {LANDED_LOCK} and pid <> all(array{known}::int[])"
+            )
+        other.rollback()
+        for each in (posting, *waiting):
+            each.result(timeout=PATIENCE)
+    posted = "select landed_hour from landing.hours where posted_at is null"
+    assert world.rows(posted) == [(HOURS[1],)]
     world.check_ledger()
 
 

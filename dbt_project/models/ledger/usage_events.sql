@@ -11,7 +11,10 @@
 {% set in_its_hour -%}
 batch.occurred_at >= {{ window_start() }} and batch.occurred_at < {{ window_end() }}
 {%- endset -%}
--- 1. The batch: what the current versions of the files hold. Hashing is most of the work: workers share it.
+-- 1. The batch: what the current versions of the files hold. Hashing is most of the work: workers share it, and
+-- others may write meanwhile, all but what has landed.
+{{ hold_landed() }};
+
 set local parallel_tuple_cost = 0.01;
 
 -- a table of half a million wide rows is sampled at a tenth of the usual cost, which is enough for these plans
@@ -25,6 +28,8 @@ with landed as (
 select * from landed
 -- comparing an hour that is the same everywhere would double the cost of sorting
 order by {{ 'landed_hour, ' if not window_is_one_hour() }}occurred_at, fingerprint;
+
+{{ wait_for_pipeline() }};
 
 -- What the ledger has already of the window's own hours: nearly nothing, unless they were posted before.
 create temporary table present on commit drop as
