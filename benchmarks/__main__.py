@@ -56,7 +56,16 @@ BUCKETS_A_DAY = workload.TENANTS * workload.BUCKETS_A_TENANT_HOUR * 24
     help="Measure, instead of the rest, so many hours from file to rollup as Dagster runs.",
 )
 @click.option(
-    "--as-one-run", is_flag=True, help="With --through-dagster: the hours as one run, a backfill."
+    "--runs",
+    type=click.IntRange(min=1),
+    help="With --through-dagster: the hours in so many runs; without it a run an hour. 1 is a backfill.",
+)
+@click.option(
+    "--at-once",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="With --through-dagster: so many of the runs side by side, each in a process of its own.",
 )
 @click.option(
     "--rating",
@@ -72,7 +81,8 @@ def main(
     repeat: int,
     late: tuple[int, ...],
     hours: int,
-    as_one_run: bool,
+    runs: int | None,
+    at_once: int,
     subscriptions: tuple[int, ...],
 ) -> None:
     """Measure an hour of so many events a day, on each of the days."""
@@ -97,7 +107,9 @@ def main(
             "METERING_CLOCK": (FIRST_DAY + end + timedelta(days=1)).isoformat(),
         }
         if hours:
-            _measure_through_dagster(report, Path(folder), events_per_day, hours, as_one_run)
+            _measure_through_dagster(
+                report, Path(folder), events_per_day, hours, runs or hours, at_once
+            )
         else:
             _measure_all(
                 report, Path(folder), events_per_day, days, single_table_rows, repeat, late
@@ -139,11 +151,11 @@ def _measure_all(
 
 
 def _measure_through_dagster(
-    report: Report, home: Path, events_per_day: int, hours: int, as_one_run: bool
+    report: Report, home: Path, events_per_day: int, hours: int, runs: int, at_once: int
 ) -> None:
-    from benchmarks.through_dagster import measure_hours
+    from benchmarks.through_dagster import measure_hours  # reads the settings of the environment
 
-    measure_hours(report, home, events_per_day, hours, as_one_run=as_one_run)
+    measure_hours(report, home, events_per_day, hours, runs, at_once)
 
 
 def _measure_rating(report: Report, subscriptions: int) -> None:

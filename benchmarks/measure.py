@@ -91,6 +91,9 @@ class Report:
     ratios: list[Ratio] = field(default_factory=list)
     readings: list[Reading] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    at_once: int = 1
+    all_runs: Cost | None = None
+    """Of all runs together, where several stand side by side."""
     disk: Mapping[str, float] = field(default_factory=dict)
     """Bytes an event, by stage."""
 
@@ -122,7 +125,7 @@ class Report:
             _results(self.results),
             _ratios(self.ratios),
             _readings(self.readings),
-            _runs(self.runs),
+            _runs(self.runs, self.at_once, self.all_runs),
         ):
             if table.row_count:
                 self.console.print(table)
@@ -228,7 +231,7 @@ def _readings(readings: Sequence[Reading]) -> Table:
     return table
 
 
-def _runs(runs: Sequence[Run]) -> Table:
+def _runs(runs: Sequence[Run], at_once: int, together: Cost | None) -> Table:
     """The first run, the last one, the slowest and all; the steps in wall seconds."""
     steps = list(runs[0].steps) if runs else []
     table = _table(
@@ -239,21 +242,22 @@ def _runs(runs: Sequence[Run]) -> Table:
     if not runs:
         return table
     slowest = max(range(len(runs)), key=lambda place: runs[place].cost.wall)
+    all_of_them = together or sum((run.cost for run in runs), Cost(0, 0))
+    beside = f", {at_once} at a time" if at_once > 1 else ""
     rows = [
-        ("first", runs[:1]),
-        ("last", runs[-1:]),
-        (f"slowest: {slowest + 1}", [runs[slowest]]),
-        (f"all {len(runs)}", runs),
+        ("first", runs[:1], runs[0].cost),
+        ("last", runs[-1:], runs[-1].cost),
+        (f"slowest: {slowest + 1}", [runs[slowest]], runs[slowest].cost),
+        (f"all {len(runs)}{beside}", runs, all_of_them),
     ]
-    for name, some in rows:
+    for name, some, cost in rows:
         events = sum(run.events for run in some)
-        wall = sum(run.cost.wall for run in some)
         table.add_row(
             name,
             f"{events:,}",
-            f"{wall:,.2f}",
-            f"{sum(run.cost.cpu for run in some):,.2f}",
-            f"{events / wall:,.0f}",
+            f"{cost.wall:,.2f}",
+            f"{cost.cpu:,.2f}",
+            f"{events / cost.wall:,.0f}",
             *(f"{sum(run.steps[step] for run in some):,.2f}" for step in steps),
         )
     return table

@@ -1,17 +1,24 @@
-"""Landing hours from the file to the rollups as Dagster runs them, one hour a run or all in one run, in one process.
+"""Landing hours from the file to the rollups as Dagster runs them: so many runs, one after another or side by side.
 
 The server is the embedded one as it is, with autovacuum: without it, successive hours become slower.
-All files are there before the first run, so that the server has no rest between the runs.
+All files are there before the first run, so that the server has no rest between the runs. Runs that stand side by
+side have a process each, as Dagster's daemon gives them, which has imported everything beforehand.
 """
 
+import multiprocessing
+import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import cache
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import dagster as dg
 import psutil
 
 from benchmarks import history, workload
-from benchmarks.measure import Report, Run, cost_of
+from benchmarks.measure import Cost, Report, Run, cost_of
 from benchmarks.workload import FIRST_DAY, HOUR
 from metering_pipeline import settings
 from metering_pipeline.definitions import defs
@@ -19,7 +26,7 @@ from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.execution import QUIET, dagster_instance, run_job
 from metering_pipeline.jobs import LANDING_TO_HOURLY
 from metering_pipeline.partitions import HOUR_FORMAT, RANGE_END, RANGE_START, Window
-from metering_pipeline.postgres import Database
+from metering_pipeline.postgres import Database, open_database
 
 STAGES = """
 select schemas.nspname, sum(pg_total_relation_size(tables.oid))
@@ -35,29 +42,55 @@ STEPS = {"landing__usage_events": "landing", "ledger": "ledger", "rollups": "rol
 
 
 def measure_hours(
-    report: Report, home: Path, events_per_day: int, hours: int, *, as_one_run: bool
+    report: Report, home: Path, events_per_day: int, hours: int, runs: int, at_once: int
 ) -> None:
-    """Run so many consecutive landing hours; the hour before, which is empty, is not measured."""
+    """Run so many consecutive landing hours in so many runs; the hour before, which is empty, is not measured."""
     server = EmbeddedServer(home)
     try:
         configured = settings.load()
         with dagster_instance() as instance:
             run_job(instance, "catalog")
-            history.publish_catalog(history.owned(server))
-            events = _write_hours(report, Path(configured.landing_root), events_per_day, hours)
-            process = server.process()
-            assert process is not None  # noqa: S101  (the instance is in it)
-            job = _landing_to_hourly()
-            _run(job, instance, process, Window(FIRST_DAY - HOUR, FIRST_DAY), 0)
-            window = Window(FIRST_DAY, FIRST_DAY + hours * HOUR)
-            if as_one_run:
-                report.add_run(_run(job, instance, process, window, sum(events)))
-            else:
-                for hour, count in zip(window.hours(), events, strict=True):
-                    report.add_run(_run(job, instance, process, hour, count))
-            report.disk = _disk(history.owned(server), sum(events))
+        history.publish_catalog(history.owned(server))
+        events = _write_hours(report, Path(configured.landing_root), events_per_day, hours)
+        process = server.process()
+        assert process is not None  # noqa: S101  (the instance was in it)
+        windows = Window(FIRST_DAY, FIRST_DAY + hours * HOUR).cut(runs)
+        if at_once == 1:
+            _begin()
+            for window in windows:
+                report.add_run(_run_alone(process, window))
+        else:
+            _side_by_side(report, process, windows, at_once)
+        report.disk = _disk(history.owned(server), sum(events))
     finally:
         server.stop()
+
+
+def _run_alone(server: psutil.Process, window: Window) -> Run:
+    """A run, at the cost of all that the server does meanwhile."""
+    done: list[Run] = []
+    cost = cost_of(server, lambda: done.append(_run(window)))
+    [run] = done
+    beside = run.steps["Dagster"] + cost.wall - run.cost.wall
+    return replace(run, cost=cost, steps={**run.steps, "Dagster": beside})
+
+
+def _side_by_side(
+    report: Report, server: psutil.Process, windows: list[Window], at_once: int
+) -> None:
+    """The runs, so many at a time. What the server does cannot be told apart: a run's CPU is its process's."""
+    spawn = multiprocessing.get_context("spawn")
+    ready = spawn.Barrier(at_once + 1)
+    with ProcessPoolExecutor(at_once, spawn, _begin, (ready,)) as pool:
+        runs: list[Run] = []
+        first = pool.submit(time.sleep, 0)  # the processes are there from the first task on
+        ready.wait()
+        first.result()
+        cost = cost_of(server, lambda: runs.extend(pool.map(_run, windows)))
+    for run in runs:
+        report.add_run(run)
+    report.at_once = at_once
+    report.all_runs = Cost(cost.wall, cost.cpu + sum(run.cost.cpu for run in runs))
 
 
 def _write_hours(report: Report, root: Path, events_per_day: int, hours: int) -> list[int]:
@@ -75,35 +108,44 @@ def _write_hours(report: Report, root: Path, events_per_day: int, hours: int) ->
     return counts
 
 
-def _run(
-    job: dg.JobDefinition,
-    instance: dg.DagsterInstance,
-    server: psutil.Process,
-    window: Window,
-    events: int,
-) -> Run:
-    """Run the window's hours, with the checks. Raises what a step raised."""
+def _begin(ready: Barrier | None = None) -> None:
+    """Run the hour before in this process, so that everything is imported; then wait for the others."""
+    _run(Window(FIRST_DAY - HOUR, FIRST_DAY))
+    if ready is not None:
+        ready.wait()
+
+
+def _run(window: Window) -> Run:
+    """Run the window's hours, with the checks; its CPU is that of this process. Raises what a step raised."""
     first, last = window.start, window.end - HOUR
-    done: list[dg.ExecuteInProcessResult] = []
-    cost = cost_of(
-        server,
-        lambda: done.append(
-            job.execute_in_process(
-                instance=instance,
-                tags={
-                    RANGE_START: first.strftime(HOUR_FORMAT),
-                    RANGE_END: last.strftime(HOUR_FORMAT),
-                },
-                run_config=QUIET,
-            )
-        ),
-    )
+    cpu, started = time.process_time(), time.perf_counter()
+    with dagster_instance() as instance:
+        done = _landing_to_hourly().execute_in_process(
+            instance=instance,
+            tags={
+                RANGE_START: first.strftime(HOUR_FORMAT),
+                RANGE_END: last.strftime(HOUR_FORMAT),
+            },
+            run_config=QUIET,
+        )
+    cost = Cost(time.perf_counter() - started, time.process_time() - cpu)
     steps = dict.fromkeys([*STEPS.values(), "checks"], 0.0)
-    for event in done[0].all_events:
+    for event in done.all_events:
         if event.is_step_success:
             step = STEPS.get(str(event.step_key), "checks")
             steps[step] += event.step_success_data.duration_ms / 1000
-    return Run(events, cost, {**steps, "Dagster": cost.wall - sum(steps.values())})
+    return Run(_landed(window), cost, {**steps, "Dagster": cost.wall - sum(steps.values())})
+
+
+def _landed(window: Window) -> int:
+    """The records that the window's files hold."""
+    with open_database(settings.load(), reading=True).connect() as connection:
+        [(count,)] = connection.execute(
+            "select coalesce(sum(accepted_count + rejected_count), 0) from landing.files"
+            " where landed_hour >= %s and landed_hour < %s",
+            (window.start, window.end),
+        ).fetchall()
+    return int(count)
 
 
 def _disk(database: Database, events: int) -> Mapping[str, float]:
@@ -114,6 +156,7 @@ def _disk(database: Database, events: int) -> Mapping[str, float]:
         }
 
 
+@cache
 def _landing_to_hourly() -> dg.JobDefinition:
     """The schedule's job without what follows the hourly usage."""
     job = dg.define_asset_job("landing_to_hourly", LANDING_TO_HOURLY)
