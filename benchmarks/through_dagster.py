@@ -83,9 +83,9 @@ def _side_by_side(
     ready = spawn.Barrier(at_once + 1)
     with ProcessPoolExecutor(at_once, spawn, _begin, (ready,)) as pool:
         runs: list[Run] = []
-        first = pool.submit(time.sleep, 0)  # the processes are there from the first task on
+        for _ in range(at_once):  # a task that finds nobody idle has a process made
+            pool.submit(time.sleep, 0)
         ready.wait()
-        first.result()
         cost = cost_of(server, lambda: runs.extend(pool.map(_run, windows)))
     for run in runs:
         report.add_run(run)
