@@ -7,8 +7,7 @@
   A script that waits for the lock itself (wait_for_pipeline) does before it what others may write meanwhile.
 #}
 {% materialization posting, adapter='postgres' %}
-    {%- set target_relation = this.incorporate(type='table') -%}
-    {%- if load_cached_relation(this) is none -%}
+    {%- if run_query("select to_regclass('" ~ this ~ "')")[0][0] is none -%}
         {{ exceptions.raise_compiler_error(this ~ ' does not exist: tables are made by the schema files (metering db start).') }}
     {%- endif -%}
 
@@ -32,7 +31,7 @@
     {{ adapter.commit() }}
     {{ run_hooks(post_hooks, inside_transaction=False) }}
 
-    {{ return({'relations': [target_relation]}) }}
+    {{ return({'relations': []}) }}
 {% endmaterialization %}
 
 {# The number of the one advisory lock that every writing transaction of the pipeline takes

@@ -5,7 +5,6 @@
   Views ask for the reader's own rights.
 #}
 {% materialization view, adapter='postgres' %}
-    {%- set target_relation = this.incorporate(type='view') -%}
     {%- set name = adapter.quote(this.schema) ~ '.' ~ adapter.quote(this.identifier) -%}
     {%- set remark = 'Defined by ' ~ model.original_file_path ~ ', ' ~ local_md5(sql) -%}
 
@@ -29,5 +28,5 @@
     {{ run_hooks(post_hooks, inside_transaction=True) }}
     {{ adapter.commit() }}
 
-    {{ return({'relations': [target_relation]}) }}
+    {{ return({'relations': []}) }}
 {% endmaterialization %}

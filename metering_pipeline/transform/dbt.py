@@ -173,7 +173,7 @@ def _parse(name: str) -> Any:
 
     key = (target_folder(), name)
     if key not in _parsed:
-        _leave_flags_without_source()
+        _spare_what_nobody_sees()
         with _environment({**OFFLINE, "DBT_POSTGRES_NAME": name}):
             parsed = dbtRunner().invoke(["--quiet", "parse", *_places()])
         if not parsed.success:
@@ -182,13 +182,35 @@ def _parse(name: str) -> Any:
     return _parsed[key]
 
 
-def _leave_flags_without_source() -> None:
-    """For a message that is shown to nobody, dbt asks which module made each flag of its adapter: it looks through the
-    call stack and all loaded modules, several times a call. That was a sixth of the CPU of a call.
-    """
-    from dbt_common.behavior_flags import BehaviorFlagRendered
+@cache
+def _spare_what_nobody_sees() -> None:
+    """What dbt does at each call, or many times a call, for nobody: half of the CPU of a call that does little.
 
+    It looks for plugins through everything that can be imported; these do not change. It asks which module made each
+    flag of its adapter, through the call stack and all loaded modules, for a message that is not shown. And it makes
+    events, several a statement, that neither a log nor a caller takes; only warnings can become errors.
+    """
+    from dbt.plugins.manager import PluginManager
+    from dbt_common.behavior_flags import BehaviorFlagRendered
+    from dbt_common.events.base_types import BaseEvent, EventLevel
+    from dbt_common.events.event_manager import EventManager
+
+    PluginManager.get_prefixed_modules = cache(PluginManager.get_prefixed_modules)  # type: ignore[method-assign]
     BehaviorFlagRendered._default_source = staticmethod(lambda: "dbt")  # type: ignore[method-assign]
+    fire = EventManager.fire_event
+
+    def fire_for_somebody(
+        self: EventManager,
+        e: BaseEvent,
+        level: EventLevel | None = None,
+        *others: Any,
+        **named: Any,
+    ) -> None:
+        warns = EventLevel.WARN in (level, e.level_tag())
+        if self.loggers or self.callbacks or warns or named.get("force_warn_or_error_handling"):
+            fire(self, e, level, *others, **named)
+
+    EventManager.fire_event = fire_for_somebody  # type: ignore[method-assign]
 
 
 def write_docs() -> Path:
@@ -226,7 +248,7 @@ def _invoke(arguments: Sequence[str]) -> Sequence[Any]:
     from dbt.cli.main import dbtRunner
 
     manifest = _parse(os.environ["DBT_POSTGRES_NAME"])
-    options = ["--no-write-json", "--cache-selected-only", "--log-level-file", "none"]
+    options = ["--no-write-json", "--log-level-file", "none"]
     # its own log would quote the rows of PostgreSQL's errors; what went wrong is in the results
     done = dbtRunner(manifest=manifest).invoke(
         ["--log-level", "none", *arguments, *_places(), *options]

@@ -11,7 +11,7 @@ from dbt.contracts.graph.manifest import Manifest
 
 from metering_pipeline.postgres import Database
 from metering_pipeline.settings import PROJECT_ROOT
-from metering_pipeline.transform.dbt import dbt_thread
+from metering_pipeline.transform.dbt import _parse, dbt_thread
 from tests.dbt.company import Company
 
 PROJECT = str(PROJECT_ROOT / "dbt_project")
@@ -44,16 +44,13 @@ class Dbt:
 
 @pytest.fixture(scope="session")
 def parsed_project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Manifest, tuple[str, ...]]:
-    """The project's manifest, and the flags that keep dbt out of the checkout's own folders."""
+    """The project's manifest, parsed once for all tests, and the flags that keep dbt out of the checkout's own folders."""
     target = tmp_path_factory.mktemp("dbt")
     folders = (
         *("--project-dir", PROJECT, "--profiles-dir", PROJECT),
         *("--target-path", str(target), "--log-level-file", "none", "--no-write-json"),
     )
-    outcome = dbtRunner().invoke(["--quiet", "parse", *folders])
-    assert outcome.success, outcome.exception
-    assert isinstance(outcome.result, Manifest)
-    return outcome.result, folders
+    return dbt_thread.submit(_parse, "metering").result(), folders
 
 
 @pytest.fixture
