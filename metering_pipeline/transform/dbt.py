@@ -8,11 +8,12 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from metering_pipeline.settings import PROJECT_ROOT
 
 PROJECT_FOLDER = PROJECT_ROOT / "dbt_project"
 OFFLINE = {"DO_NOT_TRACK": "1", "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
+
+WRITTEN_OF = "manifest.sha256"
+"""The file beside the manifest that says of which project it was written."""
 
 _parsed: dict[tuple[Path, str], Any] = {}
 """dbt's parsed project by target folder and database: parsing needs the database's name only."""
@@ -71,29 +75,43 @@ def dbt_project() -> DbtProject:
     project = DbtProject(
         project_dir=PROJECT_FOLDER, profiles_dir=PROJECT_FOLDER, target_path=target
     )
-    if _changed_since(project.manifest_path):
+    if not _manifest_stands():
         target.mkdir(parents=True, exist_ok=True)
         dbt_thread.submit(_parse, database_name(settings.load())).result()
     return project
 
 
-def _changed_since(manifest_path: Path) -> bool:
-    if not manifest_path.exists():
-        return True
-    made = manifest_path.stat().st_mtime
-    sources = (
-        path
-        for suffix in ("*.sql", "*.yml", "*.csv", "*.md")
-        for path in PROJECT_FOLDER.rglob(suffix)
+def _manifest_stands() -> bool:
+    """Whether the home's manifest was written of the project as it is. Times would not tell: an image that is newer than
+    the home may bring files that are older.
+    """
+    target = target_folder()
+    written_of = target / WRITTEN_OF
+    return (
+        (target / "manifest.json").exists()
+        and written_of.exists()
+        and written_of.read_text() == project_digest()
     )
-    return any(path.stat().st_mtime > made for path in sources)
+
+
+@cache
+def project_digest() -> str:
+    """SHA-256 over dbt's version and the names and contents of the project's files, in hex."""
+    kinds = (".sql", ".yml", ".csv", ".md")
+    paths = (path for path in PROJECT_FOLDER.rglob("*") if path.suffix in kinds)
+    return _digest(paths, metadata.version("dbt-core"))
 
 
 def seeds_digest() -> str:
     """SHA-256 over the names and contents of the seeds, in hex."""
-    digest = hashlib.sha256()
-    for path in sorted((PROJECT_FOLDER / "seeds").glob("*.csv")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return _digest((PROJECT_FOLDER / "seeds").glob("*.csv"))
+
+
+def _digest(paths: Iterable[Path], beginning: str = "") -> str:
+    digest = hashlib.sha256(beginning.encode())
+    for path in sorted(paths):
+        name = path.relative_to(PROJECT_FOLDER).as_posix()
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
@@ -174,10 +192,14 @@ def _parse(name: str) -> Any:
     key = (target_folder(), name)
     if key not in _parsed:
         _spare_what_nobody_sees()
+        # a third of what parsing costs where nothing has changed is to write the manifest once more
+        write = [] if _manifest_stands() else ["--write-json"]
         with _environment({**OFFLINE, "DBT_POSTGRES_NAME": name}):
-            parsed = dbtRunner().invoke(["--quiet", "parse", *_places()])
+            parsed = dbtRunner().invoke(["--quiet", "--no-write-json", *write, "parse", *_places()])
         if not parsed.success:
             raise DbtError(f"the dbt project does not parse: {parsed.exception}")
+        if write:
+            (target_folder() / WRITTEN_OF).write_text(project_digest())
         _parsed[key] = parsed.result
     return _parsed[key]
 
