@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from graphlib import TopologicalSorter
 from typing import Any
 
 import dagster as dg
@@ -34,6 +35,7 @@ from metering_pipeline.transform.figures import (
     ledger_figures,
     rollup_figures,
 )
+from metering_pipeline.transform.standing import all_stand, remember_all
 
 FRESH = (["rollups", "usage_hourly"], ["invoices", "draft_invoices"])
 """What readers expect to be of this hour."""
@@ -201,9 +203,27 @@ def rating_models(context: dg.AssetExecutionContext) -> Iterator[Any]:
     database = open_database(settings.load())
     models = _selected_models(context)
     with measured(context, database, "rating"):
-        results = run_models(database, models)
+        results = _run_where_not_standing(database, models)
         tests = run_dbt(database, "build --resource-type test", models)
     yield from _events(context, results + tests, draft_figures(database))
+
+
+def _run_where_not_standing(database: Database, models: Sequence[str]) -> list[NodeResult]:
+    """Run the models, but no view and no function while all stand as they are defined: most of them are such."""
+    defined = _definitions()
+    if all_stand(database):
+        standing = [
+            NodeResult(defined[each], "success", "stands", 0, None)
+            for each in models
+            if each in defined
+        ]
+        others = [each for each in models if each not in defined]
+        run = run_models(database, others) if others else []
+        return sorted([*standing, *run], key=lambda result: _flow().index(result.unique_id))
+    results = run_models(database, models)
+    if defined.keys() <= set(models):
+        remember_all(database)
+    return results
 
 
 def remember_seeds(database: Database, digest: str) -> None:
@@ -270,6 +290,21 @@ def _selected_models(context: dg.AssetExecutionContext) -> list[str]:
         if translator.get_asset_spec(manifest(), node["unique_id"], project).key
         in context.selected_asset_keys
     ]
+
+
+def _definitions() -> dict[str, str]:
+    """The views and functions of the stages, which the rating makes: unique ids by dbt name."""
+    return {
+        ".".join(node["fqn"]): node["unique_id"]
+        for node in _refables()
+        if node["config"]["materialized"] in RELATION_KINDS and node["fqn"][1] in STAGES
+    }
+
+
+@cache
+def _flow() -> list[str]:
+    """Everything in the order in which the data flows: Dagster wants it so."""
+    return [*TopologicalSorter(manifest()["parent_map"]).static_order()]
 
 
 def _refables() -> list[Mapping[str, Any]]:
