@@ -70,7 +70,10 @@ PIPELINE_LOGIN = "pipeline_login"
 """A login that may run the pipeline and owns nothing; its password is its name."""
 
 
-SLOW = ("tests/browser", "tests/scenarios", "tests/test_benchmarks.py", "tests/fuzz")
+SLOW = (
+    *("tests/browser", "tests/scenarios", "tests/test_benchmarks.py", "tests/fuzz"),
+    "tests/postgres/test_seeded_faults.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

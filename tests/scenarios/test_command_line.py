@@ -1,5 +1,7 @@
 """The command line as its users have it: a process, its exit code, and what it prints."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from metering_pipeline.cli import cli
+from metering_pipeline.cli import cli, main
 from metering_pipeline.cli.group import console
 from metering_pipeline.errors import MeteringError
 from metering_pipeline.postgres import DatabaseError
@@ -31,6 +33,22 @@ def metering(*arguments: str, **environment: str) -> subprocess.CompletedProcess
         timeout=300,
         check=False,
     )
+
+
+def metering_here(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process: a start of Dagster and dbt costs more than most of what is tried with them."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as output,
+        contextlib.redirect_stderr(io.StringIO()) as problems,
+        pytest.MonkeyPatch.context() as given,
+    ):
+        given.setattr(sys, "argv", ["metering", *arguments])
+        for name, value in environment.items():
+            given.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    code = int(ended.value.code or 0)
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), problems.getvalue())
 
 
 @pytest.fixture
@@ -59,7 +77,7 @@ def test_run_preview_issue_state_and_status(dagster_storage: Pipeline, tmp_path:
 
     switch = "update invoices.issuing_switch set stopped = %s, changed_by = 'ana', reason = 'audit'"
     pipeline.execute(switch, True)
-    preview = metering("issue", "--date", "2026-02-05", "--preview")
+    preview = metering_here("issue", "--date", "2026-02-05", "--preview")
     assert preview.returncode == 0, preview.stderr
     assert "Would be issued" in preview.stdout
     assert "Issuing was stopped by ana" in preview.stdout
@@ -76,17 +94,17 @@ def test_run_preview_issue_state_and_status(dagster_storage: Pipeline, tmp_path:
     assert stated.stdout.split() == [str(page), str(pdf)]
     assert "Invoice US-000001" in page.read_text()
     assert pdf.read_bytes().startswith(b"%PDF-")
-    every = metering("statement", "--all", "--date", "2026-02-05", METERING_HOME=str(tmp_path))
+    every = metering_here("statement", "--all", "--date", "2026-02-05", METERING_HOME=str(tmp_path))
     assert every.returncode == 0, every.stderr
     count = len(list((tmp_path / "statements").glob("*.pdf")))
     assert f"{count} statements in {tmp_path / 'statements'}" in every.stdout
-    only = metering("statement", "US-000001", "--pdf", str(tmp_path / "one.pdf"))
+    only = metering_here("statement", "US-000001", "--pdf", str(tmp_path / "one.pdf"))
     assert only.stdout.split() == [str(tmp_path / "one.pdf")]
-    unknown = metering("statement", "US-1")
+    unknown = metering_here("statement", "US-1")
     assert unknown.returncode == 1
     assert "No document 'US-1' was issued." in unknown.stderr
 
-    status = metering("status")
+    status = metering_here("status")
     assert status.returncode == 0, status.stdout + status.stderr
     assert "1 duplicates" in status.stdout
 

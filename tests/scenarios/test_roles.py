@@ -17,7 +17,7 @@ from metering_pipeline.partitions import Window
 from metering_pipeline.settings import HOUR
 from tests.conftest import PIPELINE_LOGIN, url_of
 from tests.scenarios.conftest import Pipeline
-from tests.scenarios.test_command_line import metering
+from tests.scenarios.test_command_line import metering_here
 
 LANDED = datetime(2026, 1, 31, 13, tzinfo=UTC)
 TENANTS = ("acme", "birch-labs")
@@ -93,7 +93,7 @@ def lived(
             )
         for tenant in TENANTS:
             by = ("--currency", "USD", "--by", "ana", "--why", "sold")
-            granted = metering("credit", "grant", tenant, "5", *by)
+            granted = metering_here("credit", "grant", tenant, "5", *by)
             assert granted.returncode == 0, granted.stderr
         pipeline.run(LANDED)
         pipeline.issue(date(2026, 2, 5))
@@ -142,7 +142,7 @@ def test_the_pipeline_ran_as_a_login_that_owns_nothing(lived: Lived) -> None:
 def test_such_a_login_does_whatever_the_command_line_does(
     lived: Lived, arguments: list[str]
 ) -> None:
-    done = metering(*arguments)
+    done = metering_here(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -152,7 +152,7 @@ def test_such_a_login_keeps_what_a_provider_says(lived: Lived, tmp_path: Path) -
         "tenant_id,metric,period_start,period_end,value\n"
         "acme,requests,2026-01-31T12:00:00Z,2026-01-31T13:00:00Z,1000\n"
     )
-    differing = metering("reconcile", "--source", f"csv:{figures}")
+    differing = metering_here("reconcile", "--source", f"csv:{figures}")
     assert differing.returncode == 1, differing.stdout + differing.stderr
     with lived.database.connect() as connection:
         kept = connection.execute("select tenant_id, value from reconciliation.provider_usage")
@@ -163,9 +163,9 @@ def test_an_analyst_reads_the_status_and_runs_nothing(
     lived: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("METERING_DATABASE_URL", url_of("an_analyst", lived.database.url))
-    status = metering("status")
+    status = metering_here("status")
     assert status.returncode == 0, status.stdout + status.stderr
-    refused = metering("issue", "--stop", "--by", "ana", "--why", "curious")
+    refused = metering_here("issue", "--stop", "--by", "ana", "--why", "curious")
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
     assert "permission denied" in refused.stderr
