@@ -27,6 +27,13 @@ from metering_pipeline.settings import PROJECT_ROOT
 
 PROJECT_FOLDER = PROJECT_ROOT / "dbt_project"
 OFFLINE = {"DO_NOT_TRACK": "1", "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"}
+NOWHERE = {
+    "DBT_POSTGRES_HOST": "127.0.0.1",
+    "DBT_POSTGRES_PORT": "5432",
+    "DBT_POSTGRES_USER": "metering",
+}
+"""The server that parsing is told of, and does not ask. Told of another one than the last time dbt takes nothing of
+what it has kept of the parsed project: 2.4 s of CPU in place of 0.4."""
 
 WRITTEN_OF = "manifest.sha256"
 """The file beside the manifest that says of which project it was written."""
@@ -194,7 +201,7 @@ def _parse(name: str) -> Any:
         _spare_what_nobody_sees()
         # a third of what parsing costs where nothing has changed is to write the manifest once more
         write = [] if _manifest_stands() else ["--write-json"]
-        with _environment({**OFFLINE, "DBT_POSTGRES_NAME": name}):
+        with _environment({**OFFLINE, **NOWHERE, "DBT_POSTGRES_NAME": name}):
             parsed = dbtRunner().invoke(["--quiet", "--no-write-json", *write, "parse", *_places()])
         if not parsed.success:
             raise DbtError(f"the dbt project does not parse: {parsed.exception}")

@@ -35,6 +35,18 @@ def test_only_the_manifest_of_another_project_is_written_anew(home: Path, writte
     assert digest.read_text() == dbt.project_digest()
 
 
+def test_what_is_kept_serves_whatever_server_is_asked(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dbt writes what it keeps only where it had to parse."""
+    kept = home / "dbt" / "partial_parse.msgpack"
+    before = kept.stat().st_mtime_ns
+    for name, value in (("HOST", "db.example.com"), ("PORT", "6543"), ("USER", "pipeline")):
+        monkeypatch.setenv(f"DBT_POSTGRES_{name}", value)
+    dbt.dbt_thread.submit(dbt._parse, "metering").result()
+    assert kept.stat().st_mtime_ns == before
+
+
 @pytest.mark.parametrize("name", ["models/model.sql", "models/model.yml", "seeds/seed.csv"])
 def test_whatever_changes_in_the_project_changes_its_digest(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
