@@ -68,6 +68,13 @@ BUCKETS_A_DAY = workload.TENANTS * workload.BUCKETS_A_TENANT_HOUR * 24
     help="With --through-dagster: so many of the runs side by side, each in a process of its own.",
 )
 @click.option(
+    "--apart",
+    type=click.FloatRange(min=0),
+    default=0,
+    show_default=True,
+    help="With --at-once: seconds between the first starts.",
+)
+@click.option(
     "--rating",
     "subscriptions",
     type=int,
@@ -83,6 +90,7 @@ def main(
     hours: int,
     runs: int | None,
     at_once: int,
+    apart: float,
     subscriptions: tuple[int, ...],
 ) -> None:
     """Measure an hour of so many events a day, on each of the days."""
@@ -108,7 +116,7 @@ def main(
         }
         if hours:
             _measure_through_dagster(
-                report, Path(folder), events_per_day, hours, runs or hours, at_once
+                report, Path(folder), events_per_day, hours, runs or hours, at_once, apart
             )
         else:
             _measure_all(
@@ -151,11 +159,17 @@ def _measure_all(
 
 
 def _measure_through_dagster(
-    report: Report, home: Path, events_per_day: int, hours: int, runs: int, at_once: int
+    report: Report,
+    home: Path,
+    events_per_day: int,
+    hours: int,
+    runs: int,
+    at_once: int,
+    apart: float,
 ) -> None:
     from benchmarks.through_dagster import measure_hours  # reads the settings of the environment
 
-    measure_hours(report, home, events_per_day, hours, runs, at_once)
+    measure_hours(report, home, events_per_day, hours, runs, at_once, apart)
 
 
 def _measure_rating(report: Report, subscriptions: int) -> None:

@@ -42,9 +42,18 @@ STEPS = {"landing__usage_events": "landing", "ledger": "ledger", "rollups": "rol
 
 
 def measure_hours(
-    report: Report, home: Path, events_per_day: int, hours: int, runs: int, at_once: int
+    report: Report,
+    home: Path,
+    events_per_day: int,
+    hours: int,
+    runs: int,
+    at_once: int,
+    apart: float,
 ) -> None:
-    """Run so many consecutive landing hours in so many runs; the hour before, which is empty, is not measured."""
+    """Run so many consecutive landing hours in so many runs; the hour before, which is empty, is not measured.
+
+    Apart: seconds between the starts of those that run at once.
+    """
     server = EmbeddedServer(home)
     try:
         configured = settings.load()
@@ -60,7 +69,7 @@ def measure_hours(
             for window in windows:
                 report.add_run(_run_alone(process, window))
         else:
-            _side_by_side(report, process, windows, at_once)
+            _side_by_side(report, process, windows, at_once, apart)
         report.disk = _disk(history.owned(server), sum(events))
     finally:
         server.stop()
@@ -76,9 +85,11 @@ def _run_alone(server: psutil.Process, window: Window) -> Run:
 
 
 def _side_by_side(
-    report: Report, server: psutil.Process, windows: list[Window], at_once: int
+    report: Report, server: psutil.Process, windows: list[Window], at_once: int, apart: float
 ) -> None:
     """The runs, so many at a time. What the server does cannot be told apart: a run's CPU is its process's."""
+    waits = [apart * number for number in range(at_once)]
+    waits += [0.0] * (len(windows) - at_once)
     spawn = multiprocessing.get_context("spawn")
     ready = spawn.Barrier(at_once + 1)
     with ProcessPoolExecutor(at_once, spawn, _begin, (ready,)) as pool:
@@ -86,7 +97,7 @@ def _side_by_side(
         for _ in range(at_once):  # a task that finds nobody idle has a process made
             pool.submit(time.sleep, 0)
         ready.wait()
-        cost = cost_of(server, lambda: runs.extend(pool.map(_run, windows)))
+        cost = cost_of(server, lambda: runs.extend(pool.map(_run_after, waits, windows)))
     for run in runs:
         report.add_run(run)
     report.at_once = at_once
@@ -113,6 +124,11 @@ def _begin(ready: Barrier | None = None) -> None:
     _run(Window(FIRST_DAY - HOUR, FIRST_DAY))
     if ready is not None:
         ready.wait()
+
+
+def _run_after(seconds: float, window: Window) -> Run:
+    time.sleep(seconds)
+    return _run(window)
 
 
 def _run(window: Window) -> Run:
