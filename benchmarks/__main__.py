@@ -115,7 +115,10 @@ def main(
             "METERING_CLOCK": (FIRST_DAY + end + timedelta(days=1)).isoformat(),
         }
         if hours:
-            _measure_through_dagster(
+            # reads the settings of the environment
+            from benchmarks.through_dagster import measure_hours
+
+            measure_hours(
                 report, Path(folder), events_per_day, hours, runs or hours, at_once, apart
             )
         else:
@@ -156,20 +159,6 @@ def _measure_all(
             bench.measure_single_table(single_table_rows)
     finally:
         bench.server.stop()
-
-
-def _measure_through_dagster(
-    report: Report,
-    home: Path,
-    events_per_day: int,
-    hours: int,
-    runs: int,
-    at_once: int,
-    apart: float,
-) -> None:
-    from benchmarks.through_dagster import measure_hours  # reads the settings of the environment
-
-    measure_hours(report, home, events_per_day, hours, runs, at_once, apart)
 
 
 def _measure_rating(report: Report, subscriptions: int) -> None:

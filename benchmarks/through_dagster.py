@@ -26,7 +26,7 @@ from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.execution import QUIET, dagster_instance, run_job
 from metering_pipeline.jobs import LANDING_TO_HOURLY
 from metering_pipeline.partitions import HOUR_FORMAT, RANGE_END, RANGE_START, Window
-from metering_pipeline.postgres import Database, open_database
+from metering_pipeline.postgres import Database
 
 STAGES = """
 select schemas.nspname, sum(pg_total_relation_size(tables.oid))
@@ -39,6 +39,9 @@ order by schemas.nspname
 
 STEPS = {"landing__usage_events": "landing", "ledger": "ledger", "rollups": "rollups"}
 """The steps that write; the others are checks."""
+
+READY_SECONDS = 300
+"""So long the processes wait for each other; one that could not begin must not keep the others for ever."""
 
 
 def measure_hours(
@@ -63,11 +66,15 @@ def measure_hours(
         events = _write_hours(report, Path(configured.landing_root), events_per_day, hours)
         process = server.process()
         assert process is not None  # noqa: S101  (the instance was in it)
-        windows = Window(FIRST_DAY, FIRST_DAY + hours * HOUR).cut(runs)
+        whole = Window(FIRST_DAY, FIRST_DAY + hours * HOUR)
+        by_hour = dict(zip(whole.starts(), events, strict=True))
+        windows = {
+            window: sum(by_hour[hour] for hour in window.starts()) for window in whole.cut(runs)
+        }
         if at_once == 1:
             _begin()
-            for window in windows:
-                report.add_run(_run_alone(process, window))
+            for window, count in windows.items():
+                report.add_run(_run_alone(process, window, count))
         else:
             _side_by_side(report, process, windows, at_once, apart)
         report.disk = _disk(history.owned(server), sum(events))
@@ -75,29 +82,38 @@ def measure_hours(
         server.stop()
 
 
-def _run_alone(server: psutil.Process, window: Window) -> Run:
+def _run_alone(server: psutil.Process, window: Window, events: int) -> Run:
     """A run, at the cost of all that the server does meanwhile."""
     done: list[Run] = []
-    cost = cost_of(server, lambda: done.append(_run(window)))
+    cost = cost_of(server, lambda: done.append(_run(window, events)))
     [run] = done
     beside = run.steps["Dagster"] + cost.wall - run.cost.wall
     return replace(run, cost=cost, steps={**run.steps, "Dagster": beside})
 
 
 def _side_by_side(
-    report: Report, server: psutil.Process, windows: list[Window], at_once: int, apart: float
+    report: Report,
+    server: psutil.Process,
+    windows: Mapping[Window, int],
+    at_once: int,
+    apart: float,
 ) -> None:
-    """The runs, so many at a time. What the server does cannot be told apart: a run's CPU is its process's."""
+    """The runs, so many at a time. What the server does cannot be told apart: a run's CPU is its process's.
+
+    Windows: with the records in each.
+    """
     waits = [apart * number for number in range(at_once)]
     waits += [0.0] * (len(windows) - at_once)
     spawn = multiprocessing.get_context("spawn")
-    ready = spawn.Barrier(at_once + 1)
+    ready = spawn.Barrier(at_once + 1, timeout=READY_SECONDS)
     with ProcessPoolExecutor(at_once, spawn, _begin, (ready,)) as pool:
         runs: list[Run] = []
         for _ in range(at_once):  # a task that finds nobody idle has a process made
             pool.submit(time.sleep, 0)
         ready.wait()
-        cost = cost_of(server, lambda: runs.extend(pool.map(_run_after, waits, windows)))
+        cost = cost_of(
+            server, lambda: runs.extend(pool.map(_run_after, waits, windows, windows.values()))
+        )
     for run in runs:
         report.add_run(run)
     report.at_once = at_once
@@ -121,17 +137,17 @@ def _write_hours(report: Report, root: Path, events_per_day: int, hours: int) ->
 
 def _begin(ready: Barrier | None = None) -> None:
     """Run the hour before in this process, so that everything is imported; then wait for the others."""
-    _run(Window(FIRST_DAY - HOUR, FIRST_DAY))
+    _run(Window(FIRST_DAY - HOUR, FIRST_DAY), 0)
     if ready is not None:
         ready.wait()
 
 
-def _run_after(seconds: float, window: Window) -> Run:
+def _run_after(seconds: float, window: Window, events: int) -> Run:
     time.sleep(seconds)
-    return _run(window)
+    return _run(window, events)
 
 
-def _run(window: Window) -> Run:
+def _run(window: Window, events: int) -> Run:
     """Run the window's hours, with the checks; its CPU is that of this process. Raises what a step raised."""
     first, last = window.start, window.end - HOUR
     cpu, started = time.process_time(), time.perf_counter()
@@ -150,18 +166,7 @@ def _run(window: Window) -> Run:
         if event.is_step_success:
             step = STEPS.get(str(event.step_key), "checks")
             steps[step] += event.step_success_data.duration_ms / 1000
-    return Run(_landed(window), cost, {**steps, "Dagster": cost.wall - sum(steps.values())})
-
-
-def _landed(window: Window) -> int:
-    """The records that the window's files hold."""
-    with open_database(settings.load(), reading=True).connect() as connection:
-        [(count,)] = connection.execute(
-            "select coalesce(sum(accepted_count + rejected_count), 0) from landing.files"
-            " where landed_hour >= %s and landed_hour < %s",
-            (window.start, window.end),
-        ).fetchall()
-    return int(count)
+    return Run(events, cost, {**steps, "Dagster": cost.wall - sum(steps.values())})
 
 
 def _disk(database: Database, events: int) -> Mapping[str, float]:
