@@ -25,6 +25,7 @@ from metering_pipeline.settings import PREFIX, Settings
 
 __all__ = [
     "LANDED_LOCK",
+    "LOOK_LOCK",
     "PIPELINE_LOCK",
     "Database",
     "DatabaseError",
@@ -43,6 +44,9 @@ LANDED_LOCK = 7304212
 """The advisory lock over what has landed: exclusive for who changes it, shared for a posting of the ledger, which
 so reads and hashes its batch while others write. Whoever wants both asks for this one first; the macro landed_lock
 has the same."""
+
+LOOK_LOCK = 7304213
+"""The advisory lock of whoever looks at the pipeline (watch): two at once would tell everything twice."""
 
 SCHEMA_FOLDER = Path(__file__).parent / "schema"
 MINIMUM_VERSION = 160000

@@ -72,6 +72,17 @@ def test_two_locks_in_one_order() -> None:
     assert {(*map(int, numbers),) for numbers in taken if numbers} == {(LANDED_LOCK, PIPELINE_LOCK)}
 
 
+def test_each_advisory_lock_has_its_number() -> None:
+    """Else who looks at the pipeline would wait for who lands, and the other way round."""
+    numbers = [
+        (path.name, number)
+        for path in PACKAGE.rglob("*.py")
+        for number in re.findall(r"^\w+_LOCK = (\d+)$", path.read_text(), re.MULTILINE)
+    ]
+    assert {name for name, _ in numbers} == {"postgres.py"}
+    assert len({number for _, number in numbers}) == len(numbers) >= 3
+
+
 # No archived day is read as an empty one
 
 STATEMENTS = sorted(path for folder in (PACKAGE, PROJECT_ROOT / "dbt_project") for path in folder.rglob("*.sql"))  # fmt: skip

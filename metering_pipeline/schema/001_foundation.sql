@@ -82,9 +82,8 @@ begin
 end
 $$;
 
--- Makes known what this transaction has added to days: to the block range indexes, whose new blocks are read by every
--- search until autovacuum comes by, and, where it is much, to the planner, which takes a new hour for empty. A day has
--- few hours and files: a third of the rows that statistics are usually made of is enough.
+-- Makes known to the planner, which takes a new hour for empty, what this transaction has added to days, where it is
+-- much. A day has few hours and files: a third of the rows that statistics are usually made of is enough.
 create function catalog.make_hours_known(parent_schema text, parent_table text, days date[])
 returns void
 language plpgsql security definer
@@ -108,11 +107,6 @@ begin
             on inhparent = format('%I.%I', parent_schema, parent_table)::regclass
                 and inhrelid = to_regclass(format('%I.%I', parent_schema, parent_table || to_char(day, '_YYYYMMDD')))
     loop
-        perform brin_summarize_new_values(pg_index.indexrelid)
-        from pg_index
-        inner join pg_class on pg_class.oid = pg_index.indexrelid
-        inner join pg_am on pg_am.oid = pg_class.relam and pg_am.amname = 'brin'
-        where pg_index.indrelid = partition;
         if pg_stat_get_xact_tuples_inserted(partition) >= 50000 then
             execute format('analyze %s (%s)', partition, known_columns);
         end if;

@@ -15,7 +15,7 @@ create table ledger.usage_events (
     recorded_at timestamptz not null,
     unique (occurred_at, fingerprint)
 ) partition by range (occurred_at);
-create index usage_events_by_landed_hour on ledger.usage_events using brin (landed_hour) with (pages_per_range = 32);
+create index usage_events_by_landed_hour on ledger.usage_events (landed_hour);
 
 -- Further copies with the owner's payload; further copies of a void have kind 'void'.
 create table ledger.duplicates (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from metering_pipeline.partitions import PARTITION, RANGE_START
-from metering_pipeline.postgres import Database, open_database
+from metering_pipeline.postgres import LOOK_LOCK, Database, open_database
 from metering_pipeline.reconciliation.laws import LAWS
 from metering_pipeline.settings import Settings
 from metering_pipeline.watch.alerts import tell
@@ -23,9 +23,6 @@ from metering_pipeline.watch.troubles import (
 
 KEY = dg.AssetKey(["reconciliation", "troubles"])
 CHECK = "nothing_is_wrong"
-
-LOOK_LOCK = 7304212
-"""The advisory lock of whoever looks: two at once would tell everything twice."""
 
 RUNS_LOOKED_AT = 200
 """The newest finished runs that a look asks for: those of four days of an hourly schedule."""

@@ -17,6 +17,9 @@ batch.occurred_at >= {{ window_start() }} and batch.occurred_at < {{ window_end(
 
 set local parallel_tuple_cost = 0.01;
 
+-- the planner takes an hour of one file for the few rows that chance would give both, and reads it in one process
+set local enable_nestloop = off;
+
 -- a table of half a million wide rows is sampled at a tenth of the usual cost, which is enough for these plans
 set local default_statistics_target = 10;
 
@@ -28,6 +31,8 @@ with landed as (
 select * from landed
 -- comparing an hour that is the same everywhere would double the cost of sorting
 order by {{ 'landed_hour, ' if not window_is_one_hour() }}occurred_at, fingerprint;
+
+set local enable_nestloop = on;
 
 {{ wait_for_pipeline() }};
 

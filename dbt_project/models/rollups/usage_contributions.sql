@@ -257,7 +257,8 @@ with candidates as (
     from totals
     inner join ledger.usage_events as events
         on totals.latest_at = events.occurred_at
-            and totals.booked_hour = events.landed_hour
+            -- no equality: else the planner could look each of them up by its landing hour, which it takes for small
+            and totals.booked_hour is not distinct from events.landed_hour
             and totals.tenant_id = events.tenant_id
             and totals.event_type = events.event_type
     where totals.metric is not null and totals.unreadable is null and totals.added_count > 1
