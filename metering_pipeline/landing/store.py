@@ -187,10 +187,7 @@ class Store:
                     landed_hour,
                 )
             if landed.accepted:
-                self._execute(
-                    "select catalog.make_hours_known('landing', 'usage_events', array[$1::text::date])",
-                    f"{landed_hour:%Y-%m-%d}",
-                )
+                self._execute("select catalog.make_hours_known('landing', 'usage_events')")
             for each in said:
                 self._write_manifest(each, now)
             landed.manifests_landed = sum(each.manifest is not None for each in said)

@@ -84,7 +84,7 @@ $$;
 
 -- Makes known to the planner, which takes a new hour for empty, what this transaction has added to days, where it is
 -- much. A day has few hours and files: a third of the rows that statistics are usually made of is enough.
-create function catalog.make_hours_known(parent_schema text, parent_table text, days date[])
+create function catalog.make_hours_known(parent_schema text, parent_table text)
 returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -102,14 +102,12 @@ begin
     end if;
     for partition in
         select inhrelid
-        from unnest(days) as wanted (day)
-        inner join pg_inherits
-            on inhparent = format('%I.%I', parent_schema, parent_table)::regclass
-                and inhrelid = to_regclass(format('%I.%I', parent_schema, parent_table || to_char(day, '_YYYYMMDD')))
+        from pg_inherits
+        where
+            inhparent = format('%I.%I', parent_schema, parent_table)::regclass
+            and pg_stat_get_xact_tuples_inserted(inhrelid) >= 50000
     loop
-        if pg_stat_get_xact_tuples_inserted(partition) >= 50000 then
-            execute format('analyze %s (%s)', partition, known_columns);
-        end if;
+        execute format('analyze %s (%s)', partition, known_columns);
     end loop;
 end
 $$;

@@ -104,10 +104,10 @@ grant select, insert, update on table catalog.settings to metering_landing, mete
 
 -- What takes the owner's rights is done by functions of the owner, for these roles only.
 revoke execute on function catalog.ensure_day_partitions(text, text, date[]) from public;
-revoke execute on function catalog.make_hours_known(text, text, date[]) from public;
+revoke execute on function catalog.make_hours_known(text, text) from public;
 revoke execute on function catalog.renew_statistics(regclass) from public;
 revoke execute on function catalog.make_rebuild_schema() from public;
 grant execute on function catalog.ensure_day_partitions(text, text, date[]) to metering_landing, metering_transform;
-grant execute on function catalog.make_hours_known(text, text, date[]) to metering_landing, metering_transform;
+grant execute on function catalog.make_hours_known(text, text) to metering_landing, metering_transform;
 grant execute on function catalog.renew_statistics(regclass) to metering_transform;
 grant execute on function catalog.make_rebuild_schema() to metering_transform;

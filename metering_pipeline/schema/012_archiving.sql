@@ -421,7 +421,7 @@ begin
         'alter table %I.usage_events attach partition %I.%I for values from (%L) to (%L)',
         of_stage, of_stage, partition_name, of_day::text || ' 00:00:00+00', (of_day + 1)::text || ' 00:00:00+00'
     );
-    perform catalog.make_hours_known(of_stage, 'usage_events', array[of_day]);
+    perform catalog.make_hours_known(of_stage, 'usage_events');
     with attached as (
         update catalog.archives
         set attached_at = at

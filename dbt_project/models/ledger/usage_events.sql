@@ -393,14 +393,8 @@ select distinct
 from booked
 on conflict do nothing;
 
--- 8. Who looks for what landed in these hours finds it without reading the rest of its day.
-select catalog.make_hours_known('ledger', 'usage_events', array(
-    select (day at time zone 'UTC')::date
-    from (
-        select distinct date_bin('1 day', occurred_at, '2000-01-01 00:00:00+00'::timestamptz) as day
-        from batch
-    ) as days
-));
+-- 8. The planner knows of what has come.
+select catalog.make_hours_known('ledger', 'usage_events');
 
 -- 9. The hours are posted. Those that were before keep their time: a second run changes no row.
 update landing.hours
