@@ -57,7 +57,7 @@ def archive_day(
 ) -> Archive:
     """Write a day into a file, prove its laws once more, and take it out of the database.
 
-    Proof and taking out are one transaction under the pipeline's lock. Raises ArchiveError; then no file is left.
+    Proof and taking out are one transaction under the pipeline's locks. Raises ArchiveError; then no file is left.
     """
     try:
         with archives.alone():

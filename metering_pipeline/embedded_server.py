@@ -52,7 +52,7 @@ SERVER_SETTINGS: Mapping[str, str] = {
     "checkpoint_timeout": "15min",
     "random_page_cost": "1.1",
     "jit": "off",
-    # The work of a process that was killed stops, and the pipeline's lock is free again.
+    # The work of a process that was killed stops, and the pipeline's locks are free again.
     "client_connection_check_interval": "1s",
     "timezone": "UTC",
     "log_timezone": "UTC",

@@ -66,7 +66,7 @@ def erase(
 ) -> Erasure:
     """Erase the payloads of a tenant's requests, given by their correlation ids, wherever the database has them.
 
-    One transaction under the pipeline's lock; without ``keep`` it is undone. Archived days that have records of the
+    One transaction under the pipeline's locks; without ``keep`` it is undone. Archived days that have records of the
     requests are attached before. Where all was erased before nothing more is recorded. Raises ErasureError where
     none of the requests has landed, or where the ledger says something else than landing; ArchiveError.
     """

@@ -25,8 +25,10 @@ from metering_pipeline.settings import PREFIX, Settings
 
 __all__ = [
     "LANDED_LOCK",
+    "LEDGER_LOCK",
     "LOOK_LOCK",
-    "PIPELINE_LOCK",
+    "PIPELINE_LOCKS",
+    "ROLLUPS_LOCK",
     "Database",
     "DatabaseError",
     "embedded_address",
@@ -36,14 +38,20 @@ __all__ = [
     "settings_in_database",
 ]
 
-PIPELINE_LOCK = 7304211
-"""The advisory lock of every transaction that writes, from its first change of what others read to its
-end; the macro pipeline_lock has the same."""
+ROLLUPS_LOCK = 7304211
+"""The advisory lock of every transaction that writes, from its first change of what others read to its end, but
+of a landing and a posting of the ledger: they go on beside the models of the rollups, which take no other."""
+
+LEDGER_LOCK = 7304214
+"""The advisory lock of every transaction that writes but the models of the rollups."""
 
 LANDED_LOCK = 7304212
 """The advisory lock over what has landed: exclusive for who changes it, shared for a posting of the ledger, which
-so reads and hashes its batch while others write. Whoever wants both asks for this one first; the macro landed_lock
-has the same."""
+so reads and hashes its batch while others write."""
+
+PIPELINE_LOCKS = (LEDGER_LOCK, ROLLUPS_LOCK)
+"""Whose transaction writes waits for these in this order, and before them for that of what has landed if it needs it,
+or two would wait for each other. The macros of posting.sql have the same numbers."""
 
 LOOK_LOCK = 7304213
 """The advisory lock of whoever looks at the pipeline (watch): two at once would tell everything twice."""
@@ -110,22 +118,22 @@ class Database:
     def locked(
         self, isolation: IsolationLevel | None = None, landed: bool = False
     ) -> Iterator[psycopg.Connection]:
-        """One transaction under the pipeline's lock: committed at the end, rolled back on error.
+        """One transaction under the pipeline's locks: committed at the end, rolled back on error.
 
-        Landed: it changes what has landed, and waits for those who read it first. Above READ COMMITTED the snapshot is taken after the lock has been got, so that it shows
-        what the lock's last holder has done.
+        Landed: it changes what has landed, and waits for those who read it first. Above READ COMMITTED the
+        snapshot is taken after the locks have been got, so that it shows what their last holders have done.
         """
         with self.connect(autocommit=True) as connection:
             if isolation is not None:
                 connection.isolation_level = isolation
             if isolation not in (None, IsolationLevel.READ_COMMITTED):
                 # A transaction's first statement fixes its snapshot, even while it waits for a
-                # lock. So the session waits for the lock first; it ends with the connection.
-                connection.execute("select pg_advisory_lock(%s)", (PIPELINE_LOCK,))
+                # lock. So the session waits for the locks first; they end with the connection.
+                for lock in PIPELINE_LOCKS:
+                    connection.execute("select pg_advisory_lock(%s)", (lock,))
             with connection.transaction():
-                if landed:
-                    connection.execute("select pg_advisory_xact_lock(%s)", (LANDED_LOCK,))
-                connection.execute("select pg_advisory_xact_lock(%s)", (PIPELINE_LOCK,))
+                for lock in (LANDED_LOCK, *PIPELINE_LOCKS) if landed else PIPELINE_LOCKS:
+                    connection.execute("select pg_advisory_xact_lock(%s)", (lock,))
                 yield connection
 
     def dbt_environment(self) -> dict[str, str]:
@@ -385,7 +393,7 @@ def _make_databases(address: ServerAddress) -> None:
     with Database(address.url("postgres"), "").connect(autocommit=True) as connection:
         if connection.execute(count, (wanted,)).fetchone() == (len(wanted),):
             return
-        connection.execute("select pg_advisory_lock(%s)", (PIPELINE_LOCK,))
+        connection.execute("select pg_advisory_lock(%s)", (LEDGER_LOCK,))
         rows = connection.execute("select datname from pg_database").fetchall()
         for name in wanted:
             if (name,) not in rows:

@@ -12,7 +12,13 @@ import click
 import pytest
 import yaml
 
-from metering_pipeline.postgres import LANDED_LOCK, PIPELINE_LOCK, Database
+from metering_pipeline.postgres import (
+    LANDED_LOCK,
+    LEDGER_LOCK,
+    PIPELINE_LOCKS,
+    ROLLUPS_LOCK,
+    Database,
+)
 from metering_pipeline.settings import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -62,14 +68,33 @@ def test_groups_and_keys_are_the_stages(nodes: "Mapping[dg.AssetKey, Any]") -> N
         assert node.group_name == key.path[0].replace("staging", "catalog"), key
 
 
-def test_two_locks_in_one_order() -> None:
-    """Everywhere the same two numbers, and that of what has landed before the pipeline's: else two would wait
-    for each other."""
+def test_locks_in_one_order() -> None:
+    """Everywhere the same numbers, that of what has landed before the pipeline's: else two would wait for each other."""
     macros = (PROJECT_ROOT / "dbt_project" / "macros" / "posting.sql").read_text()
-    for name, number in (("pipeline_lock", PIPELINE_LOCK), ("landed_lock", LANDED_LOCK)):
+    locks = {"landed_lock": LANDED_LOCK, "ledger_lock": LEDGER_LOCK, "rollups_lock": ROLLUPS_LOCK}
+    for name, number in locks.items():
         assert re.findall(rf"macro {name}\(\) %\}}(\d+)\{{%", macros) == [str(number)]
+    both = re.search(r"macro wait_for_pipeline\(\).*?endmacro", macros, re.DOTALL)
+    assert both is not None
+    assert re.findall(r"wait_for\((\w+)\(\)\)", both[0]) == ["ledger_lock", "rollups_lock"]
+    assert PIPELINE_LOCKS == (LEDGER_LOCK, ROLLUPS_LOCK)
     taken = [re.findall(r"advisory_xact_lock\((\d+)\)", path.read_text()) for path in SCHEMA_FILES]
-    assert {(*map(int, numbers),) for numbers in taken if numbers} == {(LANDED_LOCK, PIPELINE_LOCK)}
+    in_order = (LANDED_LOCK, *PIPELINE_LOCKS)
+    assert {(*map(int, numbers),) for numbers in taken if numbers} == {in_order}
+
+
+def test_only_the_rollups_are_written_beside_the_ledger() -> None:
+    """Whoever waits for one lock only: a posting of the ledger, and those models whose debt it owes."""
+    waiting = {
+        path.stem: re.findall(r"wait_for\((\w+)\(\)\)", path.read_text())
+        for path in (PROJECT_ROOT / "dbt_project" / "models").rglob("*.sql")
+    }
+    assert {name: locks for name, locks in waiting.items() if locks} == {
+        "usage_events": ["ledger_lock"],
+        "usage_contributions": ["rollups_lock"],
+        "usage_hourly": ["rollups_lock"],
+        "usage_daily": ["rollups_lock"],
+    }
 
 
 def test_each_advisory_lock_has_its_number() -> None:

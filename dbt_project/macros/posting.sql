@@ -1,10 +1,10 @@
 {#
   The project's own materialization. A model is a script: its statements run in order, in ONE
-  transaction, under the pipeline's lock, on tables that the schema files own. So a queue is
+  transaction, under the pipeline's locks, on tables that the schema files own. So a queue is
   consumed, its work done and the next queue written together or not at all; readers see the
   state before or the state after; a full refresh changes nothing, since nothing is dropped.
 
-  A script that waits for the lock itself (wait_for_pipeline) does before it what others may write meanwhile.
+  A script that waits for a lock itself needs no other, and does before it what others may write meanwhile.
 #}
 {% materialization posting, adapter='postgres' %}
     {%- if run_query("select to_regclass('" ~ this ~ "')")[0][0] is none -%}
@@ -18,7 +18,7 @@
             -- such a hook ends the transaction by a text that the driver does not read, and so begins no other
             begin;
         {% endif -%}
-        {% if wait_for_pipeline() not in sql -%}
+        {% if 'pg_advisory_xact_lock(' not in sql -%}
             {{ wait_for_pipeline() }};
         {% endif -%}
         -- a batch is sorted and grouped in memory: few write at a time, so it is bounded
@@ -34,16 +34,19 @@
     {{ return({'relations': []}) }}
 {% endmaterialization %}
 
-{# The number of the one advisory lock that every writing transaction of the pipeline takes
-   (postgres.PIPELINE_LOCK in Python: a house test compares them). #}
-{% macro pipeline_lock() %}7304211{% endmacro %}
+{# The numbers of the advisory locks (postgres.py has them too, and says what they are: a house test compares them). #}
+{% macro landed_lock() %}7304212{% endmacro %}
+{% macro ledger_lock() %}7304214{% endmacro %}
+{% macro rollups_lock() %}7304211{% endmacro %}
 
-{% macro wait_for_pipeline() -%}
-    select pg_advisory_xact_lock({{ pipeline_lock() }})
+{% macro wait_for(lock) -%}
+    select pg_advisory_xact_lock({{ lock }})
 {%- endmacro %}
 
-{# The number of the lock over what has landed, which stands still while it is held shared (postgres.LANDED_LOCK). #}
-{% macro landed_lock() %}7304212{% endmacro %}
+{% macro wait_for_pipeline() -%}
+    {{ wait_for(ledger_lock()) }};
+    {{ wait_for(rollups_lock()) }}
+{%- endmacro %}
 
 {% macro hold_landed() -%}
     select pg_advisory_xact_lock_shared({{ landed_lock() }})

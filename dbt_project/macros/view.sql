@@ -1,6 +1,6 @@
 {#
   Views in place of dbt's own. A view whose definition stands is left alone, so that runs take no lock that
-  keeps readers out; another is made under the pipeline's lock, where dbt's own way lets two runs collide.
+  keeps readers out; another is made under the pipeline's locks, where dbt's own way lets two runs collide.
   It takes the views that read it along: these come after it in the run, which finds them missing.
   While all stand, a landing hour's run does not ask for any of them (transform/standing.py).
   Views ask for the reader's own rights.

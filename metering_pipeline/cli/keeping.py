@@ -25,7 +25,7 @@ def erase(
 
     Properties that no metric reads go, from landing, ledger and rejected records; hashes, quantities and declared
     dimensions stay, so no figure changes and every law can still be proved. What lands of these requests later is
-    erased as it lands. It takes the pipeline's lock: a running step is waited for, the next one waits.
+    erased as it lands. It takes the pipeline's locks: a running step is waited for, the next one waits.
     """
     from metering_pipeline.erase import erase_and_print
 

@@ -190,7 +190,7 @@ def quote(
     --catalog DIR --month 2026-01      all tenants' periods under a changed catalog, as a difference
 
     As if nothing had been issued: no price is pinned. Coupons, credits and taxes are not in it. It rates
-    in one transaction that is undone, and keeps the pipeline's lock meanwhile.
+    in one transaction that is undone, and keeps the pipeline's locks meanwhile.
     """
     from metering_pipeline import quote as quotes
     from metering_pipeline.partitions import Window

@@ -58,7 +58,7 @@ def run(
     """Materialize landing hours, from the files to the drafts, as one run.
 
     --dry-run lands, posts, rolls up, rates and drafts for real, in one transaction that is undone: it says
-    which buckets would change and what each draft would come to. It takes about as long as the run, and keeps the pipeline's lock meanwhile. Whoever reads goes
+    which buckets would change and what each draft would come to. It takes about as long as the run, and keeps the pipeline's locks meanwhile. Whoever reads goes
     on and sees nothing of it, other runs wait. It may be stopped at any moment.
     """
     start, end = _hours(hour, first, last)
@@ -163,7 +163,7 @@ def rebuild(
 
     Rollups: a range means the landing hours. What the rollups still owe is rolled up
     first, the range's late arrivals included. It goes part by part, of
-    up to a million records, and runs go on in between; --dry-run keeps the pipeline's lock from beginning to end,
+    up to a million records, and runs go on in between; --dry-run keeps the pipeline's locks from beginning to end,
     and changes nothing.
 
     Ledger: nothing is changed without --repair, and it may run beside the pipeline:
@@ -173,7 +173,7 @@ def rebuild(
     event's copies all have the same time, so that is exact.) Without one: everything.
 
     --repair replaces the rows that differ and notes in ledger.pending what the next run
-    must roll up again, in one transaction that keeps the pipeline's lock from beginning
+    must roll up again, in one transaction that keeps the pipeline's locks from beginning
     to end: give it a range.
 
     Landing: a file that is gone, or has other bytes now, is named and not compared.

@@ -1,7 +1,7 @@
 """Issuing: due drafts become frozen, numbered, chained documents. It happens once and is never undone.
 
-One REPEATABLE READ transaction under the pipeline's lock; its snapshot is taken after the lock has
-been got, so it shows what the lock's last holder has done. A serialization failure repeats it whole.
+One REPEATABLE READ transaction under the pipeline's locks; its snapshot is taken after they have
+been got, so it shows what their last holders have done. A serialization failure repeats it whole.
 """
 
 from collections.abc import Callable, Sequence

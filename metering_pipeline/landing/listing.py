@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 
 from metering_pipeline.landing.sources import Contents, Source, SourceFile, Unknown
-from metering_pipeline.postgres import PIPELINE_LOCK
+from metering_pipeline.postgres import LEDGER_LOCK
 from metering_pipeline.settings import HOUR, Settings, hour_of
 
 
@@ -74,7 +74,7 @@ def _write(
     files = _within(contents.files, first_hour, last_hour)
     manifests = _within(contents.manifests, first_hour, last_hour)
     with connection.transaction():
-        connection.execute("select pg_advisory_xact_lock(%s)", (PIPELINE_LOCK,))
+        connection.execute("select pg_advisory_xact_lock(%s)", (LEDGER_LOCK,))
         span = {"first_hour": first_hour, "last_hour": last_hour, "now": now}
         as_listed = span | _columns(files)
         [(waiting,)] = connection.execute(_NOTE_MANIFESTS, span | _columns(manifests)).fetchall()

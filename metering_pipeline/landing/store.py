@@ -24,7 +24,7 @@ from metering_pipeline.landing.listing import unreadable
 from metering_pipeline.landing.manifests import Manifest, read_manifest
 from metering_pipeline.landing.readers import Chunk, RejectedRecord, UnreadableFile
 from metering_pipeline.landing.sources import Source, SourceFile, Unknown
-from metering_pipeline.postgres import LANDED_LOCK, PIPELINE_LOCK, Database
+from metering_pipeline.postgres import LANDED_LOCK, LEDGER_LOCK, Database
 from metering_pipeline.settings import HOUR, Settings
 
 log = logging.getLogger(__name__)
@@ -146,8 +146,8 @@ class Store:
         found = {*contents.files, *contents.manifests, *unknown}
         hours = sorted(hour for hour in found if hour is not None and first <= hour <= last)
         if not self._keep:
-            # All of them before the pipeline's lock: who lands one of these hours holds its lock, and may
-            # wait for the pipeline's.
+            # All of them before the ledger's lock: who lands one of these hours holds its lock, and may
+            # wait for the ledger's.
             for hour in hours:
                 self._lock_hour(hour)
         landed: list[LandedHour] = []
@@ -178,7 +178,7 @@ class Store:
             current = self._current_versions(landed_hour) if files else {}
             versions = [self._land_file(file, current.get(file.key), now, landed) for file in files]
             said = self._read_manifests(landed_hour, manifests)
-            for lock in (LANDED_LOCK, PIPELINE_LOCK):
+            for lock in (LANDED_LOCK, LEDGER_LOCK):
                 self._execute("select pg_advisory_xact_lock($1::bigint)", lock)
             if landed.files_landed:
                 # what shall be erased may come again, in another file or another version of this one

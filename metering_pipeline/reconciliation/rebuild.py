@@ -113,7 +113,7 @@ def rebuild_ledger(
     landed; all copies of an event have the same time, so nothing of it lies outside.
 
     One snapshot, and nothing is left of the schema, whatever happens: all is one transaction. With repair
-    that transaction holds the pipeline's lock from its beginning, replaces the differing rows, writes
+    that transaction holds the pipeline's locks from its beginning, replaces the differing rows, writes
     ledger.pending, and is committed. Raises RebuildError.
     """
     with _one_transaction(database, keep=repair) as connection:
@@ -194,7 +194,7 @@ def _kept(connection: psycopg.Connection, days: Sequence[datetime]) -> Sequence[
 
 @contextmanager
 def _one_transaction(database: Database, keep: bool) -> Iterator[psycopg.Connection]:
-    """One transaction with one snapshot; undone at its end, or kept and under the pipeline's lock."""
+    """One transaction with one snapshot; undone at its end, or kept and under the pipeline's locks."""
     if keep:
         with database.locked(IsolationLevel.REPEATABLE_READ) as connection:
             connection.prepare_threshold = None

@@ -101,7 +101,7 @@ def rebuild_landing(
     """Read the current file versions of the landing hours in [start, end) again, and compare.
 
     With repair the records of each differing file are replaced by what the file says, and its hour waits to be
-    posted again: hour by hour, each a transaction under the pipeline's lock. Without, nothing changes and no
+    posted again: hour by hour, each a transaction under the pipeline's locks. Without, nothing changes and no
     lock is taken. Samples: differing records kept. Raises SourceError.
     """
     source = Source(landing_root)

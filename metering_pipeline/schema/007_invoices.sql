@@ -205,7 +205,7 @@ create table invoices.credit_entries (
 );
 
 -- Entries are chained like documents: a balance is a sum of them, so one that was changed or is gone must show.
--- Whoever enters one holds the pipeline's lock.
+-- Whoever enters one holds the pipeline's locks.
 create function invoices.chain_credit_entry() returns trigger
 language plpgsql as $$
 begin

@@ -171,7 +171,7 @@ end
 $$;
 
 -- Erases the payloads of a tenant's requests wherever the database has them, in the caller's transaction and under
--- the pipeline's lock; how many rows of each table lost something. Hashes, quantities and what metrics read stay.
+-- the pipeline's locks; how many rows of each table lost something. Hashes, quantities and what metrics read stay.
 -- The ledger's hashes must be those of what landed: once the payloads are gone nobody can tell any more.
 create function landing.erase_payloads(
     of_tenant text, of_requests text[], why text, erased_by text, erased_at timestamptz
@@ -190,6 +190,7 @@ begin
         raise exception 'an erasure says who and why';
     end if;
     perform pg_advisory_xact_lock(7304212);
+    perform pg_advisory_xact_lock(7304214);
     perform pg_advisory_xact_lock(7304211);
     insert into landing.erasures (tenant_id, why, erased_by, erased_at, figures)
     values (of_tenant, why, erased_by, erased_at, '{}')

@@ -305,7 +305,7 @@ $$;
 -- 3. Out of the database, and back.
 
 -- Takes a UTC day's partition out of a stage, in the transaction that records the file which has its rows, and under
--- the pipeline's lock. It is refused for a day that must stay, or whose rows are others.
+-- the pipeline's locks. It is refused for a day that must stay, or whose rows are others.
 create function catalog.archive_day(
     of_stage text, of_day date, of_file text, of_rows bigint, of_content numeric, of_bytes bigint, of_sha256 text,
     at timestamptz
@@ -321,8 +321,9 @@ declare
     content_there numeric;
 begin
     perform pg_advisory_xact_lock(7304212);
+    perform pg_advisory_xact_lock(7304214);
     perform pg_advisory_xact_lock(7304211);
-    -- who lands holds the table and may wait for the pipeline's lock: this one gives up first
+    -- who lands holds the table and may wait for the ledger's lock: this one gives up first
     perform set_config('lock_timeout', '900ms', true);
     -- whoever attaches a day looks at both stages
     perform pg_advisory_xact_lock(hashtextextended('partitions of landing', 0));

@@ -52,7 +52,7 @@ class DryRun:
 def dry_run(database: Database, settings: Settings, window: Window) -> DryRun:
     """Run the landing hours of the window up to the drafts, look at what has changed, and undo all.
 
-    The transaction holds the pipeline's lock, so whoever writes waits, and who reads sees nothing of it; a
+    The transaction holds the pipeline's locks, so whoever writes waits, and who reads sees nothing of it; a
     connection that ends, however it ends, undoes it. Raises SourceError, DbtError, PostingError.
     """
     source = Source(settings.landing_root)

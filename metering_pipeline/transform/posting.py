@@ -18,7 +18,7 @@ from adbc_driver_postgresql import dbapi
 
 from metering_pipeline.errors import MeteringError, without_rows
 from metering_pipeline.partitions import Window
-from metering_pipeline.postgres import LANDED_LOCK, PIPELINE_LOCK, Database
+from metering_pipeline.postgres import LANDED_LOCK, PIPELINE_LOCKS, Database
 from metering_pipeline.transform.dbt import compiled_models, compiled_text
 
 LEDGER = "metering.ledger.usage_events"
@@ -130,9 +130,10 @@ class Posting:
         self._remember = ""
 
     def lock(self) -> None:
-        """Wait for the pipeline's lock, after that of what has landed; both are held to the transaction's end."""
+        """Wait for the pipeline's locks, after that of what has landed; all are held to the transaction's end."""
         self.rows("select pg_advisory_xact_lock_shared($1::bigint)", LANDED_LOCK)
-        self.rows("select pg_advisory_xact_lock($1::bigint)", PIPELINE_LOCK)
+        for lock in PIPELINE_LOCKS:
+            self.rows("select pg_advisory_xact_lock($1::bigint)", lock)
 
     def send(self, script: str) -> None:
         """Send statements whose rows nobody wants. The driver's own executescript would commit before them."""

@@ -1,7 +1,7 @@
 """What would be charged under another catalog, another plan, another quantity: rated for real, then undone.
 
 The very models rate, in one transaction that is rolled back, as if nothing had been issued. It keeps the
-pipeline's lock meanwhile; whoever reads sees nothing of it.
+pipeline's locks meanwhile; whoever reads sees nothing of it.
 """
 
 import csv
@@ -164,7 +164,7 @@ def price(
 
 @contextmanager
 def _shadow(database: Database, window: Window) -> Iterator[Posting]:
-    """A transaction under the pipeline's lock that rates as if nothing were issued; it is undone."""
+    """A transaction under the pipeline's locks that rates as if nothing were issued; it is undone."""
     url = database.url_with(**{"metering.rating_afresh": "on", "timezone": "UTC"})
     with posting_errors(), closing(dbapi.connect(url)) as connection:
         posting = Posting(database, connection, window)

@@ -478,7 +478,7 @@ def test_two_issuers_at_once_leave_no_gap(whole_world: World) -> None:
 
 
 def test_a_conflict_over_a_series_head_is_tried_again(whole_world: World) -> None:
-    """Another transaction moves the head without the pipeline's lock: the row lock still serializes."""
+    """Another transaction moves the head without the pipeline's locks: the row lock still serializes."""
     whole_world.execute(
         "insert into invoices.invoice_series values ('US', 'us', 0, repeat('0', 64)), "
         "('EU', 'eu', 0, repeat('0', 64))"

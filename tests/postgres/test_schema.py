@@ -19,7 +19,7 @@ from psycopg import IsolationLevel, sql
 from metering_pipeline.embedded_server import EmbeddedServer
 from metering_pipeline.invoices import issuing
 from metering_pipeline.postgres import (
-    PIPELINE_LOCK,
+    PIPELINE_LOCKS,
     SCHEMA_FOLDER,
     Database,
     DatabaseError,
@@ -182,8 +182,8 @@ def test_a_snapshot_behind_the_lock_shows_what_its_last_holder_did(database: Dat
             level = connection.execute("show transaction_isolation").fetchone()
             assert level == ("repeatable read",)
         holder.result()
-    locks = "select count(*) from pg_locks where locktype = 'advisory' and objid::bigint = %s"
-    assert rows(database, locks, PIPELINE_LOCK) == [(0,)]
+    locks = "select count(*) from pg_locks where locktype = 'advisory' and objid::bigint = any(%s)"
+    assert rows(database, locks, [*PIPELINE_LOCKS]) == [(0,)]
 
 
 def ensure_partitions(database: Database, table: str, days: list[date]) -> int:

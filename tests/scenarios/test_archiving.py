@@ -227,7 +227,7 @@ def test_a_killed_archiving_leaves_the_day_where_it_was(lived: Pipeline) -> None
 
 
 def test_who_reads_is_waited_for(lived: Pipeline) -> None:
-    """The pipeline's lock is given back meanwhile: landing may be waiting for it."""
+    """The pipeline's locks are given back meanwhile: landing may be waiting for one."""
     with lived.database.connect() as reader:
         reader.execute("select 1 from landing.usage_events limit 1")
         thread, failed = in_thread(lambda: archived(lived))

@@ -225,7 +225,7 @@ def test_every_week_rebuilds_a_sample() -> None:
     assert asked.partition_key is None
 
 
-def test_proof_and_provider_run_beside_the_others_and_they_two_at_a_time() -> None:
+def test_proof_and_provider_run_beside_the_others_and_they_four_at_a_time() -> None:
     import yaml
 
     from metering_pipeline.definitions import defs
@@ -233,7 +233,7 @@ def test_proof_and_provider_run_beside_the_others_and_they_two_at_a_time() -> No
 
     queue = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())["run_queue"]
     (limit,) = queue["tag_concurrency_limits"]
-    assert (queue["max_concurrent_runs"], limit["limit"]) == (3, 2)
+    assert (queue["max_concurrent_runs"], limit["limit"]) == (5, 4)
     free = {
         job.name
         for job in defs.resolve_all_job_defs()

@@ -17,7 +17,7 @@ from metering_pipeline.landing.archives import ArchiveError, Archives, Stage
 from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.landing.store import land_hours
 from metering_pipeline.partitions import Window
-from metering_pipeline.postgres import LANDED_LOCK, PIPELINE_LOCK
+from metering_pipeline.postgres import LANDED_LOCK, LEDGER_LOCK, PIPELINE_LOCKS, ROLLUPS_LOCK
 from metering_pipeline.reconciliation.rebuild_landing import rebuild_landing
 from metering_pipeline.settings import HOUR, PROJECT_ROOT
 from tests.scenarios.conftest import Pipeline
@@ -92,29 +92,79 @@ def wait_until_it_waits(world: World, work: Future[Any], lock: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "table"),
+    ("model", "table", "locks"),
     [
-        (LEDGER, "landing.hours"),
-        (ROLLUPS[0], "ledger.pending"),
-        (ROLLUPS[1], "rollups.touched_buckets"),
-        (DAILY, "rollups.touched_days"),
-        (SUSPECTS, "ledger.suspects"),
+        (LEDGER, "landing.hours", {LEDGER_LOCK}),
+        (ROLLUPS[0], "ledger.pending", {ROLLUPS_LOCK}),
+        (ROLLUPS[1], "rollups.touched_buckets", {ROLLUPS_LOCK}),
+        (DAILY, "rollups.touched_days", {ROLLUPS_LOCK}),
+        (SUSPECTS, "ledger.suspects", {*PIPELINE_LOCKS}),
     ],
 )
-def test_a_posting_holds_the_pipelines_lock(world: World, model: str, table: str) -> None:
-    """Stopped in the middle, by somebody who reads or writes one of its tables, it still has the lock."""
+def test_a_posting_holds_its_locks(world: World, model: str, table: str, locks: set[int]) -> None:
+    """Stopped in the middle, by somebody who reads or writes one of its tables, it still has them."""
     with ThreadPoolExecutor(1) as pool, world.database.connect() as other:
         other.execute(f"lock table {table} in access exclusive mode".encode())
         posting = pool.submit(world.post, [model], EVERYTHING)
         wait_until_it_waits(world, posting, "relation is not null")
         held = world.rows(
-            "select 1 from pg_locks where locktype = 'advisory' and objid = %s and granted"
+            "select objid::bigint from pg_locks where locktype = 'advisory' and objid = any(%s) and granted"
             " and pid in (select pid from pg_locks where relation is not null and not granted)",
-            PIPELINE_LOCK,
+            [*PIPELINE_LOCKS],
         )
         other.rollback()
         posting.result(timeout=PATIENCE)
-    assert held == [(1,)]
+    assert {lock for (lock,) in held} == locks
+
+
+def test_ledger_and_rollups_do_not_wait_for_each_other(world: World) -> None:
+    """Landed and posted while the rollups are written, and rolled up while the ledger is."""
+    works: list[tuple[int, Callable[[], object]]] = [
+        (ROLLUPS_LOCK, lambda: world.land(HOURS[0], HOURS[-1])),
+        (ROLLUPS_LOCK, lambda: world.post([LEDGER], EVERYTHING)),
+        (LEDGER_LOCK, lambda: world.post([*ROLLUPS, DAILY], EVERYTHING)),
+    ]
+    for lock, work in works:
+        with ThreadPoolExecutor(1) as pool, world.database.connect() as other:
+            other.execute("select pg_advisory_xact_lock(%s)", (lock,))
+            pool.submit(work).result(timeout=PATIENCE)
+    world.check_ledger()
+    world.release()
+    world.roll_up()
+    world.sum_days()
+    world.check_rollups()
+
+
+@pytest.mark.parametrize("first", ["posting", "rollups"])
+def test_what_is_owed_anew_while_it_is_taken_is_not_lost(world: World, first: str) -> None:
+    """A posting changes what it has owed before, while that is rolled up: whoever comes second waits, and what the
+    posting has changed is rolled up in the end."""
+    world.land(HOURS[0], HOURS[-1])
+    world.post([LEDGER], EVERYTHING)
+    world.write(HOURS[0], NAMES[0], EVENTS[::2])
+    with closing(RecordedModels(world.database)) as recorded, closing(recorded.another()) as second:
+        works = {
+            "posting": lambda: recorded([LEDGER], EVERYTHING),
+            "rollups": lambda: second(ROLLUPS, EVERYTHING),
+        }
+        # where each is stopped: the posting once it owes, the rollups once they have taken
+        table = {"posting": "landing.hours", "rollups": "rollups.touched_buckets"}[first]
+        world.land(HOURS[0], HOURS[0])
+        with ThreadPoolExecutor(2) as pool, world.database.connect() as other:
+            other.execute(f"lock table {table} in share mode".encode())
+            stopped = pool.submit(works.pop(first))
+            wait_until_it_waits(world, stopped, "relation is not null")
+            [beside] = works.values()
+            waiting = pool.submit(beside)
+            wait_until_it_waits(world, waiting, "locktype in ('transactionid', 'tuple')")
+            other.rollback()
+            for each in (stopped, waiting):
+                each.result(timeout=PATIENCE)
+    world.check_ledger()
+    world.release()
+    world.roll_up()
+    world.sum_days()
+    world.check_rollups()
 
 
 def test_a_landing_keeps_only_its_own_hour_waiting(world: World) -> None:
@@ -131,7 +181,7 @@ def test_a_landing_keeps_only_its_own_hour_waiting(world: World) -> None:
         other.execute("lock table landing.usage_events in share mode")
         first = pool.submit(land, HOURS[0])
         wait_until_it_waits(world, first, "relation is not null")
-        assert world.rows("select pg_try_advisory_xact_lock(%s)", PIPELINE_LOCK) == [(True,)]
+        assert world.rows("select pg_try_advisory_xact_lock(%s)", LEDGER_LOCK) == [(True,)]
         second = pool.submit(land, HOURS[0])
         wait_until_it_waits(world, second, "locktype = 'advisory'")
         other.rollback()
@@ -142,7 +192,7 @@ def test_a_landing_keeps_only_its_own_hour_waiting(world: World) -> None:
 
 
 def test_a_posting_reads_while_another_writes(world: World) -> None:
-    """It waits for the pipeline's lock with its batch made; who would change what it has read waits for its end."""
+    """It waits for the ledger's lock with its batch made; who would change what it has read waits for its end."""
 
     def land() -> None:
         land_hours(world.database.url, world.settings, HOURS[0], HOURS[-1], world.settings.now())
@@ -169,9 +219,9 @@ def test_a_posting_reads_while_another_writes(world: World) -> None:
     world.write(HOURS[1], NAMES[0], EVENTS[::2])
     changes = (land, erase, mend, archive)
     with ThreadPoolExecutor(1 + len(changes)) as pool, world.database.connect() as other:
-        other.execute("select pg_advisory_xact_lock(%s)", (PIPELINE_LOCK,))
+        other.execute("select pg_advisory_xact_lock(%s)", (LEDGER_LOCK,))
         posting = pool.submit(world.post, [LEDGER], EVERYTHING)
-        wait_until_it_waits(world, posting, f"objid = {PIPELINE_LOCK}")
+        wait_until_it_waits(world, posting, f"objid = {LEDGER_LOCK}")
         waiting: list[Future[None]] = []
         for change in changes:
             known = [pid for (pid,) in world.rows(_WAITING, LANDED_LOCK)]

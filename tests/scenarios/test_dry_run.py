@@ -24,7 +24,7 @@ from metering_pipeline.dry_run import print_dry_run
 from metering_pipeline.generate import Shares, generate
 from metering_pipeline.landing.store import land_hours
 from metering_pipeline.partitions import Window
-from metering_pipeline.postgres import PIPELINE_LOCK, Database, open_database
+from metering_pipeline.postgres import LEDGER_LOCK, Database, open_database
 from metering_pipeline.settings import HOUR, PROJECT_ROOT
 from metering_pipeline.transform.dbt import run_dbt
 from metering_pipeline.transform.dry_run import DryRun, dry_run
@@ -333,7 +333,7 @@ def test_an_interrupt_that_wakes_nobody_and_a_cancel_in_vain_end_it_still() -> N
 
 
 def test_a_landing_and_a_dry_run_do_not_wait_for_each_other(half_landed: Pipeline) -> None:
-    """Who lands one of its hours waits for the pipeline's lock in the end: the other way round would hang."""
+    """Who lands one of its hours waits for the ledger's lock in the end: the other way round would hang."""
     pipeline = half_landed
     last = (all_hours().end - HOUR).isoformat()
     with ThreadPoolExecutor(1) as pool, pipeline.database.connect() as landing:
@@ -342,7 +342,7 @@ def test_a_landing_and_a_dry_run_do_not_wait_for_each_other(half_landed: Pipelin
         )
         rehearsal = pool.submit(rehearsed, pipeline)
         wait_for(pipeline, "select 1 from pg_locks where locktype = 'advisory' and not granted")
-        free = landing.execute("select pg_try_advisory_xact_lock(%s)", (PIPELINE_LOCK,)).fetchone()
+        free = landing.execute("select pg_try_advisory_xact_lock(%s)", (LEDGER_LOCK,)).fetchone()
         landing.rollback()
         assert rehearsal.result(timeout=PATIENCE).rollups.differing > 0
     assert free == (True,)

@@ -21,7 +21,7 @@ import psycopg
 from metering_pipeline.landing.listing import list_hours
 from metering_pipeline.landing.store import land_hours
 from metering_pipeline.partitions import Window
-from metering_pipeline.postgres import PIPELINE_LOCK
+from metering_pipeline.postgres import PIPELINE_LOCKS
 from metering_pipeline.settings import END_OF_TIME, HOUR, PROJECT_ROOT
 from metering_pipeline.transform import dbt
 from tests.soak.posting import DAILY, LEDGER, ROLLUPS, through_dbt
@@ -34,7 +34,7 @@ ROUNDS_A_WORLD = 8
 """After so many rounds everything begins anew: the superseded versions of files add up."""
 HANGS_SECONDS = 120.0
 FREE_SECONDS = 30.0
-"""The longest that the work of a killed process may still hold the pipeline's lock."""
+"""The longest that the work of a killed process may still hold the pipeline's locks."""
 
 State = tuple[str, bool]
 """A phase, and whether the run is within a transaction of it."""
@@ -70,7 +70,7 @@ class Report:
         ]
         if self.longest_free:
             lines.append(
-                f"  the pipeline's lock was free again after at most {self.longest_free:.1f} s"
+                f"  the pipeline's locks were free again after at most {self.longest_free:.1f} s"
             )
         return "\n".join(lines)
 
@@ -305,14 +305,14 @@ class Harness:
         return [inside for (inside,) in rows]
 
     def wait_until_free(self, connection: psycopg.Connection) -> None:
-        """The killed process's transaction ends by itself, and the pipeline's lock comes free."""
+        """The killed process's transaction ends by itself, and the pipeline's locks come free."""
         killed = time.monotonic()
         while self.backends(connection):
             assert time.monotonic() - killed < FREE_SECONDS, "a killed process's session lives on"
             time.sleep(0.01)
-        assert connection.execute(
-            "select pg_try_advisory_lock(%s)", (PIPELINE_LOCK,)
-        ).fetchone() == (True,)
+        for lock in PIPELINE_LOCKS:
+            got = connection.execute("select pg_try_advisory_lock(%s)", (lock,)).fetchone()
+            assert got == (True,)
         self.report.longest_free = max(self.report.longest_free, time.monotonic() - killed)
 
     def kill_process(self) -> None:

@@ -34,7 +34,8 @@ order by {{ 'landed_hour, ' if not window_is_one_hour() }}occurred_at, fingerpri
 
 set local enable_nestloop = on;
 
-{{ wait_for_pipeline() }};
+-- The rollups may be merged meanwhile.
+{{ wait_for(ledger_lock()) }};
 
 -- What the ledger has already of the window's own hours: nearly nothing, unless they were posted before.
 create temporary table present on commit drop as
@@ -391,7 +392,9 @@ select distinct
     event_type,
     {{ hour_of('occurred_at') }} as event_hour
 from booked
-on conflict do nothing;
+-- in the order in which they are taken; one that is owed already is not taken before this is committed
+order by landed_hour, tenant_id, event_type, event_hour
+on conflict (landed_hour, tenant_id, event_type, event_hour) do update set released = pending.released;
 
 -- 8. The planner knows of what has come.
 select catalog.make_hours_known('ledger', 'usage_events');

@@ -20,7 +20,11 @@
 -- early are the same thing: the work follows what changed. Depends on {{ ref('usage_events') }}, and on
 -- what is to be metered: {{ source('catalog', 'metrics') }}.
 
--- 1. Take the debt within the lookback, and what was released beyond it.
+-- 1. Take the debt within the lookback, and what was released beyond it. The ledger may be posted meanwhile: a posting
+-- that owes one of these keys anew is waited for, or waits until this is committed and then owes it again. So nothing
+-- else changes under what is taken; of what is not taken nothing is written.
+{{ wait_for(rollups_lock()) }};
+
 create temporary table taken on commit drop as
 select
     landed_hour,
@@ -30,7 +34,9 @@ select
 from ledger.pending
 where
     landed_hour < {{ window_end() }}
-    and (released or landed_hour - event_hour <= catalog.setting_hours('lookback_hours'));
+    and (released or landed_hour - event_hour <= catalog.setting_hours('lookback_hours'))
+order by landed_hour, tenant_id, event_type, event_hour
+for update;
 
 delete from ledger.pending
 using taken

@@ -5,6 +5,8 @@
 
 -- 1. Take the queue. A contribution that has changed since then is not merged into the hours yet: such days are
 -- summed from the hours as they are.
+{{ wait_for(rollups_lock()) }};
+
 create temporary table taken on commit drop as
 select
     tenant_id,

@@ -3,6 +3,8 @@
 -- Merges the contributions for the touched buckets: {{ ref('usage_contributions') }}.
 
 -- 1. Take the queue, and write the next ones: days for the daily rollup and for rating.
+{{ wait_for(rollups_lock()) }};
+
 create temporary table taken on commit drop as
 select *
 from rollups.touched_buckets;
