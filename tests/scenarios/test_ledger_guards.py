@@ -162,18 +162,3 @@ def test_dbt_as_a_process_of_its_own(pipeline: Pipeline, monkeypatch: pytest.Mon
     assert [each.status for each in results] == ["success", "success"]
     with pytest.raises(DbtError, match="run --no-such-option"):
         run_dbt(pipeline.database, "run --no-such-option", LEDGER)
-
-
-def test_what_is_posted_is_found_by_its_landing_hour(pipeline: Pipeline) -> None:
-    """No block of the ledger is left that its index by landing hour does not know."""
-    land(pipeline, event(1, "a"), event(5, "b"), event(60 * 24, "late"))
-    unknown = pipeline.rows(
-        """
-        select pg_class.relname, brin_summarize_new_values(pg_class.oid)
-        from pg_partition_tree('ledger.usage_events_by_landed_hour') as tree
-        inner join pg_class on pg_class.oid = tree.relid
-        where tree.isleaf
-        """
-    )
-    assert len(unknown) == 2
-    assert {count for _, count in unknown} == {0}
