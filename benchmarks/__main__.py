@@ -49,6 +49,11 @@ BUCKETS_A_DAY = workload.TENANTS * workload.BUCKETS_A_TENANT_HOUR * 24
     help="Events of a late batch over 48 past hours.",
 )
 @click.option(
+    "--in-a-row",
+    type=click.IntRange(1, 24),
+    help="Measure, instead of the rest, so many hours from file to ledger, the next landed while the last is posted.",
+)
+@click.option(
     "--through-dagster",
     "hours",
     default=0,
@@ -87,6 +92,7 @@ def main(
     single_table_rows: int,
     repeat: int,
     late: tuple[int, ...],
+    in_a_row: int | None,
     hours: int,
     runs: int | None,
     at_once: int,
@@ -97,6 +103,7 @@ def main(
     console = Console(width=max(Console().width, 150))  # one line a step, in a file too
     wanted = max(days) * (events_per_day * EVENT_BYTES + BUCKETS_A_DAY * BUCKET_BYTES)
     wanted += single_table_rows * SINGLE_TABLE_BYTES
+    wanted += (in_a_row or 0) * events_per_day * (LANDED_BYTES + SINGLE_TABLE_BYTES) // 24
     if hours:
         wanted = (events_per_day * LANDED_BYTES + BUCKETS_A_DAY * BUCKET_BYTES) * hours // 24
     _check_disk(wanted)
@@ -120,6 +127,10 @@ def main(
 
             measure_hours(
                 report, Path(folder), events_per_day, hours, runs or hours, at_once, apart
+            )
+        elif in_a_row:
+            _measure_in_a_row(
+                report, Path(folder), events_per_day, max(days), in_a_row, single_table_rows
             )
         else:
             _measure_all(
@@ -157,6 +168,18 @@ def _measure_all(
             bench.measure_reading(day)
         if single_table_rows:
             bench.measure_single_table(single_table_rows)
+    finally:
+        bench.server.stop()
+
+
+def _measure_in_a_row(
+    report: Report, home: Path, events_per_day: int, day: int, hours: int, single_table_rows: int
+) -> None:
+    from benchmarks.bench import Bench  # reads the settings of the environment
+
+    bench = Bench(report, home, events_per_day)
+    try:
+        bench.measure_in_a_row(day, hours, single_table_rows)
     finally:
         bench.server.stop()
 

@@ -1,5 +1,6 @@
 """A server with a history, and what is measured on it."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from metering_pipeline.postgres import open_database
 from metering_pipeline.transform.dbt import run_dbt
 
 FORMAT_HOUR = FIRST_DAY - HOUR
+LEDGER = "metering.ledger.usage_events"
 PENDING_EVENTS = 1_000
 """Events that are posted and not rolled up while the real-time view is read."""
 
@@ -102,14 +104,14 @@ class Bench:
         events = workload.with_copies(hour, before, seed=day)
         workload.write(events, self.root, last, "ndjson")
         self.land(last - HOUR)
-        self.post(last - HOUR, "metering.ledger.usage_events")
+        self.post(last - HOUR, LEDGER)
         self.post(last - HOUR, *history.ROLLUPS, "usage_daily")
         self.settle()
         landing = cost_of(self.process, lambda: self.land(last))
-        ledger = cost_of(self.process, lambda: self.post(last, "metering.ledger.usage_events"))
+        ledger = cost_of(self.process, lambda: self.post(last, LEDGER))
         rollups = cost_of(self.process, lambda: self.post(last, *history.ROLLUPS))
         daily = cost_of(self.process, lambda: self.post(last, "usage_daily"))
-        again = cost_of(self.process, lambda: self.post(last, "metering.ledger.usage_events"))
+        again = cost_of(self.process, lambda: self.post(last, LEDGER))
         for step, cost in (
             ("landing, ndjson", landing),
             ("ledger", ledger),
@@ -139,9 +141,7 @@ class Bench:
         self.write_late(landed_hour, count)
         self.settle()
         landing = cost_of(self.process, lambda: self.land(landed_hour))
-        ledger = cost_of(
-            self.process, lambda: self.post(landed_hour, "metering.ledger.usage_events")
-        )
+        ledger = cost_of(self.process, lambda: self.post(landed_hour, LEDGER))
         rollups = cost_of(self.process, lambda: self.post(landed_hour, *history.ROLLUPS))
         size, name = self.sized(day), f"{count:,} late events"
         rolled_up = self.report.add(size, f"{name}: contributions and hourly", count, rollups)
@@ -185,7 +185,7 @@ class Bench:
         self.post(hour, "usage_daily")  # nothing else is owed
         self.write_late(hour, PENDING_EVENTS)
         self.land(hour)
-        self.post(hour, "metering.ledger.usage_events")
+        self.post(hour, LEDGER)
         self.connection.execute("vacuum (analyze)")
         reading.measure(self.report, self.process, self.connection, self.sized(day), day)
 
@@ -193,15 +193,57 @@ class Bench:
 
     def measure_single_table(self, rows: int) -> None:
         """The hour's file into a single table that holds so many rows already."""
+        hour = FIRST_DAY + timedelta(days=40)
+        events = workload.with_copies(self.make_hour(hour), self.make_hour(hour - HOUR), seed=2)
+        path = workload.write(events, self.root.parent, hour, "ndjson")
+        self.add_single_table(rows, "single table, file to ledger", len(events), [path])
+
+    def add_single_table(self, rows: int, step: str, events: int, paths: list[Path]) -> Result:
+        """Fill the single table with so many rows, and measure the files one after another into it."""
         self.report.note(f"filling the single table with {rows:,} rows")
         baselines.prepare_single_table(
             self.connection, FIRST_DAY, rows, 86_400 / self.events_per_day
         )
         self.connection.execute("vacuum (analyze) single_ledger")
-        hour = FIRST_DAY + timedelta(days=40)
-        events = workload.with_copies(self.make_hour(hour), self.make_hour(hour - HOUR), seed=2)
-        path = workload.write(events, self.root.parent, hour, "ndjson")
         self.connection.execute("checkpoint")
-        cost = cost_of(self.process, lambda: baselines.single_table(self.connection, path))
+
+        def insert() -> None:
+            for path in paths:
+                baselines.single_table(self.connection, path)
+
         size = f"{self.size}, {rows / 1e6:g}M rows"
-        self.report.add(size, "single table, file to ledger", len(events), cost)
+        return self.report.add(size, step, events, cost_of(self.process, insert))
+
+    # Hour after hour
+
+    def measure_in_a_row(self, day: int, count: int, single_table_rows: int) -> None:
+        """So many hours one after another, the next landed while the last is posted; beside the single table."""
+        self.fill_until(day)
+        first = FIRST_DAY + timedelta(days=day) - 2 * HOUR
+        before = self.make_hour(first)
+        workload.write(before, self.root, first, "ndjson")
+        self.land(first)
+        self.post(first, LEDGER)
+        hours = [first + number * HOUR for number in range(1, count + 1)]
+        paths, written = [], 0
+        for hour in hours:
+            its_own = self.make_hour(hour)
+            events = workload.with_copies(its_own, before, seed=hour.hour)
+            paths.append(workload.write(events, self.root, hour, "ndjson"))
+            before, written = its_own, written + len(events)
+        self.settle()
+        step = f"{count} hours in a row, file to ledger"
+        cost = cost_of(self.process, lambda: self.land_and_post(hours))
+        ours = self.report.add(self.sized(day), step, written, cost)
+        if single_table_rows:
+            single = self.add_single_table(
+                single_table_rows, f"single table, {step}", written, paths
+            )
+            self.report.ratios.append(Ratio(single, ours))
+
+    def land_and_post(self, hours: list[datetime]) -> None:
+        with ThreadPoolExecutor(1) as lander:
+            landings = [lander.submit(self.land, hour) for hour in hours]
+            for hour, landing in zip(hours, landings, strict=True):
+                landing.result()
+                self.post(hour, LEDGER)

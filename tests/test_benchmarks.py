@@ -76,6 +76,17 @@ def test_a_small_benchmark_measures_every_step() -> None:
     ]
 
 
+def test_hours_in_a_row_stand_beside_the_single_table() -> None:
+    options = "--events-per-day 24000 --day 1 --single-table-rows 1000 --in-a-row 2"
+    *steps, ratio = rows(benchmark(*options.split()))
+    step = "2 hours in a row, file to ledger"
+    assert [(name, events) for _, name, events, *_ in steps] == [
+        (step, "2,040"),
+        (f"single table, {step}", "2,040"),
+    ]
+    assert ratio[1:3] == [f"single table, {step}", step]
+
+
 @pytest.mark.parametrize(
     ("options", "runs"),
     [
