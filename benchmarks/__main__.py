@@ -128,14 +128,14 @@ def main(
             measure_hours(
                 report, Path(folder), events_per_day, hours, runs or hours, at_once, apart
             )
-        elif in_a_row:
-            _measure_in_a_row(
-                report, Path(folder), events_per_day, max(days), in_a_row, single_table_rows
-            )
         else:
-            _measure_all(
-                report, Path(folder), events_per_day, days, single_table_rows, repeat, late
-            )
+            from benchmarks.bench import Bench  # reads the settings of the environment
+
+            with Bench(report, Path(folder), events_per_day) as bench:
+                if in_a_row:
+                    bench.measure_in_a_row(max(days), in_a_row, single_table_rows)
+                else:
+                    bench.measure_all(days, single_table_rows, repeat, late)
     report.print()
 
 
@@ -146,42 +146,6 @@ def _check_disk(wanted: int) -> None:
             f"That takes about {wanted / 2**30:.0f} GiB in {tempfile.gettempdir()}, {free / 2**30:.0f} are free."
             " Choose an earlier --day, fewer --events-per-day, or another TMPDIR."
         )
-
-
-def _measure_all(
-    report: Report,
-    home: Path,
-    events_per_day: int,
-    days: tuple[int, ...],
-    single_table_rows: int,
-    repeat: int,
-    late: tuple[int, ...],
-) -> None:
-    from benchmarks.bench import Bench  # reads the settings of the environment
-
-    bench = Bench(report, home, events_per_day)
-    try:
-        bench.measure_formats(repeat)
-        for day in sorted(days):
-            bench.measure_day(day)
-            bench.measure_late(day, late)
-            bench.measure_reading(day)
-        if single_table_rows:
-            bench.measure_single_table(single_table_rows)
-    finally:
-        bench.server.stop()
-
-
-def _measure_in_a_row(
-    report: Report, home: Path, events_per_day: int, day: int, hours: int, single_table_rows: int
-) -> None:
-    from benchmarks.bench import Bench  # reads the settings of the environment
-
-    bench = Bench(report, home, events_per_day)
-    try:
-        bench.measure_in_a_row(day, hours, single_table_rows)
-    finally:
-        bench.server.stop()
 
 
 def _measure_rating(report: Report, subscriptions: int) -> None:

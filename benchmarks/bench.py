@@ -3,6 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import dagster as dg
 import psutil
@@ -17,9 +19,9 @@ from metering_pipeline.landing.store import land_hours
 from metering_pipeline.partitions import Window
 from metering_pipeline.postgres import open_database
 from metering_pipeline.transform.dbt import run_dbt
+from metering_pipeline.transform.posting import LEDGER
 
 FORMAT_HOUR = FIRST_DAY - HOUR
-LEDGER = "metering.ledger.usage_events"
 PENDING_EVENTS = 1_000
 """Events that are posted and not rolled up while the real-time view is read."""
 
@@ -46,6 +48,17 @@ class Bench:
         self.filled_days = 0
         self.hour_before = self.make_hour(FORMAT_HOUR - HOUR)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.server.stop()
+
     @property
     def process(self) -> psutil.Process:
         process = self.server.process()
@@ -55,6 +68,18 @@ class Bench:
     def make_hour(self, landed_hour: datetime) -> workload.Events:
         seed = int(landed_hour.timestamp())
         return workload.hour_of_events(landed_hour, self.events_per_day // 24, seed)
+
+    def measure_all(
+        self, days: tuple[int, ...], single_table_rows: int, repeat: int, late: tuple[int, ...]
+    ) -> None:
+        """An hour from each format, an hour of each day with all that follows, and the single table."""
+        self.measure_formats(repeat)
+        for day in sorted(days):
+            self.measure_day(day)
+            self.measure_late(day, late)
+            self.measure_reading(day)
+        if single_table_rows:
+            self.measure_single_table(single_table_rows)
 
     # Landing
 
@@ -234,12 +259,20 @@ class Bench:
         self.settle()
         step = f"{count} hours in a row, file to ledger"
         cost = cost_of(self.process, lambda: self.land_and_post(hours))
+        self.check_posted(hours)
         ours = self.report.add(self.sized(day), step, written, cost)
         if single_table_rows:
             single = self.add_single_table(
                 single_table_rows, f"single table, {step}", written, paths
             )
             self.report.ratios.append(Ratio(single, ours))
+
+    def check_posted(self, hours: list[datetime]) -> None:
+        """Raises RuntimeError if an hour was not: then something else was measured."""
+        query = "select count(*) from landing.hours where landed_hour = any(%s) and posted_at is not null"
+        row = self.connection.execute(query, (hours,)).fetchone()
+        if row != (len(hours),):
+            raise RuntimeError(f"of {len(hours)} hours so many were posted: {row}")
 
     def land_and_post(self, hours: list[datetime]) -> None:
         with ThreadPoolExecutor(1) as lander:

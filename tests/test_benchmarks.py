@@ -85,6 +85,7 @@ def test_hours_in_a_row_stand_beside_the_single_table() -> None:
         (f"single table, {step}", "2,040"),
     ]
     assert ratio[1:3] == [f"single table, {step}", step]
+    assert min(float(wall) for _, _, _, wall, *_ in steps) > 0
 
 
 @pytest.mark.parametrize(
